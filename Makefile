@@ -1,0 +1,53 @@
+# Every target sets itself up from a fresh clone: `make demo`, `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# torch from the default index is a build for NVIDIA GPUs on Linux; either kind passes the tests.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test lint format train bench demo-bundle golden clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/geotag demo
+
+test: lint
+	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0
+	$(BIN)/python -m coverage combine --quiet --append || true
+	$(BIN)/python -m coverage report --fail-under=90 --skip-covered
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+train: $(VENV)/.dev
+	$(BIN)/python -m train.fit
+
+# Train the demo model anew and put it into the package (about 20 minutes on two cores).
+demo-bundle: $(VENV)/.dev
+	rm -rf runs/demo-bundle
+	$(BIN)/python -m train.fit --preset demo --out runs/demo-bundle
+	$(BIN)/geotag export --checkpoint runs/demo-bundle --out geotag/demo_bundle --name demo --overwrite
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/scan.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.runtime
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage geotag-demo

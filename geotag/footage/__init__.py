@@ -1,0 +1,1 @@
+"""Footage: finding videos, choosing frames, decoding them."""

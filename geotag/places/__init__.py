@@ -1,0 +1,1 @@
+"""Places: the class tree of a model and how its scores become probabilities."""

@@ -1,0 +1,143 @@
+"""Files that appear complete or not at all, and standard output behind the same two methods."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from geotag.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Target(Protocol):
+    """Where text goes."""
+
+    def write(self, text: str) -> None:
+        """Add text.  Raises OutputError."""
+        ...
+
+    def commit(self) -> None:
+        """Make what was written the result.  Raises OutputError."""
+        ...
+
+    def abort(self) -> None:
+        """Leave no trace, where that is possible; harmless after commit."""
+        ...
+
+
+class AtomicFile:
+    """A file that replaces the one of its name in a single step, when it is complete.
+
+    The text grows in a hidden file of the same folder; until `commit` the old file is untouched.
+    Opening it therefore proves, before hours of work, that the folder can be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._name = str(path)
+        self._target = Path(os.path.realpath(path))  # a link keeps pointing where it points
+        self._check_target(path)
+        self._part = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
+        with self._explained():
+            self._stream = self._part.open("x", encoding="utf-8", newline="", errors="backslashreplace")
+
+    def write(self, text: str) -> None:
+        """Add text to the hidden file."""
+        with self._explained():
+            self._stream.write(text)
+
+    def commit(self) -> None:
+        """Put the file in its place, on the disk and not only in memory."""
+        with self._explained():
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            os.replace(self._part, self._target)  # noqa: PTH105 - the seam that tests break
+            _sync_folder(self._target.parent)
+
+    def abort(self) -> None:
+        """Remove the hidden file."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        with contextlib.suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+    def _check_target(self, path: Path) -> None:
+        parent = self._target.parent
+        if not parent.is_dir():
+            raise OutputError(
+                f"writing {self._name}: the folder {path.parent} does not exist. "
+                "Create it, or choose another --out."
+            )
+        if self._target.is_dir():
+            raise OutputError(f"writing {self._name}: it is a folder. Choose another --out.")
+        if self._target.exists() and not os.access(self._target, os.W_OK):
+            raise OutputError(
+                f"writing {self._name}: the file is there and write-protected. "
+                "Make it writable, or choose another --out."
+            )
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            if hasattr(self, "_stream"):
+                self.abort()
+            kept = "The file that was there is untouched. " if self._target.exists() else ""
+            raise OutputError(
+                f"writing {self._name}: {exc.strerror or exc}. {kept}"
+                "Free some space or choose another --out."
+            ) from exc
+
+
+class StandardOutput:
+    """Standard output; each piece is flushed, so that a reader sees it at once."""
+
+    def write(self, text: str) -> None:
+        """Send text on."""
+        try:
+            sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+            sys.stdout.buffer.flush()
+        except BrokenPipeError as exc:
+            raise OutputError(
+                "writing to standard output: its reader has closed. Read it to the end, or write "
+                "a file with --out tags.geojsonl."
+            ) from exc
+        except OSError as exc:
+            raise OutputError(
+                f"writing to standard output: {exc.strerror or exc}. "
+                "Free some space where it is sent to."
+            ) from exc
+
+    def commit(self) -> None:
+        """Nothing is left to do."""
+
+    def abort(self) -> None:
+        """What was sent cannot be taken back."""
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a whole file at once, atomically.
+
+    Raises:
+        OutputError: it cannot be written; what was there is untouched.
+    """
+    target = AtomicFile(path)
+    target.write(text)
+    target.commit()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself survive a power cut; some file systems cannot, and need not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""`run.json`: when, where and how a scan ran; what must not be in tags, lest they differ."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from geotag import __version__
+from geotag.writers.files import write_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN_FILE = "run.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """One scan, for the record."""
+
+    started_utc: str
+    finished_utc: str
+    command: tuple[str, ...]
+    folder: str
+    config: dict[str, object]
+    """The resolved settings."""
+    bundle: str
+    engine: str
+    """The choice of the engine, with why not another."""
+    sampling: str
+    """The choice of the sampling policy, with why."""
+    outcome: str
+    """`finished`, `interrupted`, or what stopped the scan."""
+    counts: dict[str, int]
+
+
+def write_run(path: Path, facts: RunFacts) -> None:
+    """Write the facts of a run, replacing those of an earlier one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    record = {
+        "schema": SCHEMA,
+        **asdict(facts),
+        "host": platform.node(),
+        "machine": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "versions": {"geotag": __version__, "python": platform.python_version()} | versions(),
+        "executable": sys.executable,
+    }
+    write_file(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def versions(names: tuple[str, ...] = ("av", "numpy", "openvino")) -> dict[str, str | None]:
+    """Installed versions of packages, without importing them; None where missing."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,158 @@
+"""A run folder: what training leaves behind, and what evaluation and export start from.
+
+`model.safetensors` (weights), `checkpoint.json` (what they are, readable), `places.csv` (the class
+tree) and, once `python -m train.evaluate` has run, `evaluation.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from engines.bundle import sha256_of
+from train.models.geolocator import Geolocator
+from train.models.videomae import SIZES, VideoMAEConfig
+
+SCHEMA = 1
+WEIGHTS = "model.safetensors"
+FACTS = "checkpoint.json"
+PLACES = "places.csv"
+EVALUATION = "evaluation.json"
+
+
+class CheckpointError(Exception):
+    """A run folder that cannot be used; the text says what is wrong and what to do."""
+
+
+def save_checkpoint(
+    folder: Path, model: Geolocator, *, places_csv: Path | str, facts: Mapping[str, Any]
+) -> None:
+    """Write a run folder; each file is written aside and moved into place.
+
+    `checkpoint.json` comes last and holds the hash of the weights, so that a folder cut off half
+    way is refused by `load_checkpoint`, never half used. An `evaluation.json` of earlier weights is
+    removed.
+
+    Args:
+        folder: made if missing; an older checkpoint in it is replaced.
+        model: its weights, configuration and normalisation are kept.
+        places_csv: the class tree: a Path of a file, or a str with the text itself.
+        facts: how it was trained (data, preset, seed, steps, commit, ...); JSON values.
+
+    Raises:
+        ValueError: `places_csv` is a one-line str, which is a file name and not a class tree.
+    """
+    places = _places_text(places_csv)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / EVALUATION).unlink(missing_ok=True)
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    aside = _aside(folder / WEIGHTS)
+    save_file(weights, aside)
+    weights_hash = sha256_of(aside)
+    aside.replace(folder / WEIGHTS)
+    _write_text(folder / PLACES, places)
+    record = {
+        "schema": SCHEMA,
+        "size": _size_name(model.config),
+        "config": asdict(model.config),
+        "classes": model.classes,
+        "normalisation": {"mean": _floats(model.mean), "std": _floats(model.std)},
+        "weights_sha256": weights_hash,
+        "training": dict(facts),
+    }
+    _write_text(folder / FACTS, json.dumps(record, indent=2) + "\n")
+
+
+def load_checkpoint(folder: Path) -> tuple[Geolocator, dict[str, Any]]:
+    """Read a run folder: the model on the CPU, in evaluation mode, and `checkpoint.json`.
+
+    Raises:
+        CheckpointError: no such folder, a missing file, another schema, or damaged content.
+    """
+    record = _read_facts(folder)
+    weights = folder / WEIGHTS
+    try:
+        found = sha256_of(weights)
+    except OSError as exc:
+        raise CheckpointError(
+            f"loading the checkpoint {folder}: {WEIGHTS} cannot be read ({exc}). "
+            "Copy the whole folder again, or train again with python -m train.fit."
+        ) from exc
+    try:
+        if found != record["weights_sha256"]:
+            raise CheckpointError(
+                f"loading the checkpoint {folder}: {WEIGHTS} is not the file that {FACTS} "
+                "describes: it was damaged, or saving was cut off. Copy the folder again, or train "
+                "again with python -m train.fit."
+            )
+        model = Geolocator(
+            VideoMAEConfig(**record["config"]), record["classes"], **record["normalisation"]
+        )
+        model.load_state_dict(load_file(weights), strict=True)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as exc:
+        raise CheckpointError(
+            f"loading the checkpoint {folder}: {FACTS} and {WEIGHTS} do not describe a model "
+            f"({exc!r}). Train again with python -m train.fit."
+        ) from exc
+    return model.eval(), record
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    path = folder / FACTS
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        schema = record["schema"]
+    except OSError as exc:
+        raise CheckpointError(
+            f"loading the checkpoint {folder}: {FACTS} cannot be read ({exc}). "
+            "A checkpoint is the folder that python -m train.fit writes."
+        ) from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise CheckpointError(
+            f"loading the checkpoint {folder}: {FACTS} is damaged ({exc!r}). "
+            "Copy the folder again, or train again with python -m train.fit."
+        ) from exc
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"loading the checkpoint {folder}: its schema is {schema!r}, this version reads "
+            f"{SCHEMA}. Update geotag, or train again with python -m train.fit."
+        )
+    return dict(record)
+
+
+def _places_text(places_csv: Path | str) -> str:
+    if isinstance(places_csv, Path):
+        return places_csv.read_text(encoding="utf-8")
+    if "\n" not in places_csv:
+        raise ValueError(
+            f"saving a checkpoint with places_csv={places_csv!r}: a str is the text of the class "
+            "tree; give a Path for a file."
+        )
+    return places_csv
+
+
+def _size_name(config: VideoMAEConfig) -> str:
+    return next((name for name, known in SIZES.items() if known == config), "custom")
+
+
+def _floats(values: torch.Tensor) -> list[float]:
+    """Shortest decimals that give the same float32 again: 0.485 rather than 0.48500001430511475."""
+    return [float(str(value)) for value in values.cpu().numpy()]
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _write_text(path: Path, text: str) -> None:
+    aside = _aside(path)
+    aside.write_text(text, encoding="utf-8", newline="\n")
+    aside.replace(path)

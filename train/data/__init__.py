@@ -1,0 +1,1 @@
+"""Where training clips come from: real datasets, manifests, shards and the rendered world."""
