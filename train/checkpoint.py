@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from engines.bundle import sha256_of
+from geotag.errors import ConfigError
 from train.models.geolocator import Geolocator
 from train.models.videomae import SIZES, VideoMAEConfig
 
@@ -28,7 +29,7 @@ PLACES = "places.csv"
 EVALUATION = "evaluation.json"
 
 
-class CheckpointError(Exception):
+class CheckpointError(ConfigError):
     """A run folder that cannot be used; the text says what is wrong and what to do."""
 
 

@@ -44,6 +44,8 @@ class TrainConfig:
     seed: int
     steps: int
     batch: int
+    views: int
+    """How often a clip is shown."""
     lr: float
     min_lr_share: float
     warmup_share: float
@@ -65,6 +67,8 @@ class TrainConfig:
             raise ValueError(
                 f"steps {self.steps}, batch {self.batch} and lr {self.lr} must be positive"
             )
+        if self.views < 1:
+            raise ValueError(f"views {self.views} must be at least 1")
         if not 0 < self.keep_tokens <= 1:
             raise ValueError(f"keep_tokens {self.keep_tokens} must lie in (0, 1]")
 

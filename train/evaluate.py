@@ -37,6 +37,8 @@ MODES: tuple[DecodingMode, ...] = get_args(DecodingMode)
 WANTED_PRECISION = 0.9
 """A level is claimed where, on validation clips, claims are right this often."""
 BATCH = 32
+TABLE_COLUMNS = 100
+"""Width of the printed tables, also where the output is a file."""
 
 app = typer.Typer(add_completion=False)
 
@@ -65,11 +67,11 @@ def main(
     config = replace(
         preset, val_clips=val_clips, test_clips=test_clips, seed=int(facts["training"]["seed"])
     )
-    count = usable_cores() if workers is None else workers
+    count = max(1, usable_cores() // 2) if workers is None else workers
     evaluation = evaluate_run(model, config, workers=count, console=Console(stderr=True))
     text = json.dumps(evaluation, indent=2) + "\n"
     (checkpoint / "evaluation.json").write_text(text, encoding="utf-8")
-    show_evaluation(evaluation, Console())
+    show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
 
 
 def evaluate_run(
@@ -126,6 +128,7 @@ def predict(
 ) -> Predictions:
     """Scores of every sample, in order."""
     loader = DataLoader(samples, batch_size=BATCH, num_workers=workers)
+    torch.set_num_threads(max(1, usable_cores() - workers))
     logits: dict[Level, list[NDArray[np.float32]]] = {level: [] for level in LEVELS}
     labels: dict[Level, list[NDArray[np.intp]]] = {level: [] for level in LEVELS}
     scenes_right = 0

@@ -25,7 +25,7 @@ BIN_M = 0.04  # resolution of the road's cross-section
 HALF_SECTION_M = 12.0
 DASH_M = 5.0  # period of dashes and of kerb paint
 FAR_M = 240.0
-SEEN_M = 75.0  # things beside the road fade out here
+SEEN_M = 60.0  # things beside the road fade out here
 
 PANORAMA_BINS = 1024  # around the whole horizon
 PANORAMA_ROWS = 64
@@ -65,8 +65,10 @@ class Things:
     """Upright flat things along the road, one row each."""
 
     along_m: Floats
+    """Place at time 0."""
+    speed_m_s: Floats
+    """Pace against the drive: 0 for what stands, positive for what comes towards the camera."""
     lateral_m: Floats
-    base_m: Floats
     width_m: Floats
     height_m: Floats
     sprite: NDArray[np.intp]
@@ -83,7 +85,8 @@ class Scenery:
     fences: NDArray[np.float64]
     """[6, 2 * (M + 1)]: sums of colour, lower edge, upper edge and opacity."""
     section: Floats
-    """[kinds * (B + 1), 6]: sums across the road of the colour on and off a dash."""
+    """[kinds * (B + 1), 8]: sums across the road of the colour on and off a dash, and two spare
+    columns that make a row 32 bytes, which numpy fetches twice as fast."""
     section_kind: NDArray[np.intp]
     """[M]: which cross-section the road has."""
     haze_m: Floats
@@ -91,8 +94,9 @@ class Scenery:
     things: Things
     bridges_m: Floats
     """Where bridges cross the road."""
-    panorama: NDArray[np.int32]
-    """[3, rows + 1, bins + 1]: summed areas of hills, skyline and its lights."""
+    panorama: Floats
+    """[3, rows + 1, bins + 1]: summed areas of hills, skyline and its lights, once round and on
+    for another quarter, so that no view wraps."""
 
 
 @lru_cache(maxsize=8)
@@ -112,9 +116,18 @@ def aim_camera(height_px: int, width_px: int) -> Camera:
 
 
 def paint_frame(
-    drive: Drive, look: CityLook, scenery: Scenery, movers: Things, pose: Pose, camera: Camera
+    drive: Drive, look: CityLook, scenery: Scenery, along_m: Floats, pose: Pose, camera: Camera
 ) -> Floats:
-    """The world seen from one pose, [3, H, W] in about [0, 1]; no lens effects yet."""
+    """The world seen from one pose, [3, H, W] in about [0, 1]; no lens effects yet.
+
+    Args:
+        drive: Gives the weather.
+        look: The city's own look.
+        scenery: What stands along the drive.
+        along_m: Where each of `scenery.things` is at this moment.
+        pose: The camera's place and direction.
+        camera: The directions of its pixels.
+    """
     weather = drive.weather
     horizon = np.float32(-pose.pitch) + np.float32(pose.roll) * camera.x_slope
     down = camera.y_slope[:, None] - horizon[None, :]
@@ -129,7 +142,7 @@ def paint_frame(
     _paint_ground(canvas, drive, scenery, pose, camera, down, air)
     wall_depth_m = _paint_walls(canvas, drive, scenery, pose, camera, down, air)
     _paint_fences(canvas, scenery, pose, camera, down, air)
-    _paint_things(canvas, scenery, movers, pose, camera, wall_depth_m, air)
+    _paint_things(canvas, scenery.things, along_m, pose, camera, wall_depth_m, air)
     _paint_bridges(canvas, scenery, pose, camera)
     return canvas
 
@@ -147,7 +160,9 @@ class _Air:
         """Colours [..., 3] as seen at a depth [...]."""
         beam = self.headlight * np.exp(depth_m * np.float32(-1.0 / 22.0))
         clear = np.exp(depth_m * np.float32(-1.0 / self.visibility_m))[..., None]
-        seen: Floats = colours * (self.ambient + beam[..., None]) * clear + self.haze * (1.0 - clear)
+        seen: Floats = colours * (self.ambient + beam[..., None]) * clear + self.haze * (
+            1.0 - clear
+        )
         return seen
 
 
@@ -163,13 +178,15 @@ def _paint_sky(drive: Drive, pose: Pose, camera: Camera) -> Floats:
     rows = (haze[:, None] + (zenith - haze)[:, None] * share).astype(np.float32)
     canvas = np.empty((3, camera.height_px, camera.width_px), np.float32)
     canvas[:] = rows[:, :, None]
-    if weather.cloud > 0.1:
-        clouds = _cloud_texture()
-        sky = int(np.count_nonzero(up))
+    sky = int(np.count_nonzero(up))
+    if weather.cloud > 0.1 and sky > 0:
         row = (up[:sky] * 100.0).astype(np.intp)
-        column = ((camera.x_slope + pose.heading_rad) * 160.0 + weather.sun_deg * 3.0).astype(np.intp)
-        veil = clouds[row[:, None], column[None, :] & 1023] * np.float32(weather.cloud)
-        canvas[:, :sky] += (np.float32(0.45) * veil) * (np.float32(0.95) * haze.max() - canvas[:, :sky])
+        column = ((camera.x_slope + pose.heading_rad) * 160.0 + weather.sun_deg * 3.0).astype(
+            np.intp
+        )
+        veil = _cloud_texture().take(row, axis=0).take(column & 1023, axis=1)
+        white = np.float32(0.95 * haze.max()) - rows[:, :sky, None]
+        canvas[:, :sky] += (np.float32(0.45 * weather.cloud) * white) * veil
     return canvas
 
 
@@ -183,53 +200,89 @@ def _cloud_texture() -> Floats:
     return np.clip(field / field.std() * 0.5, 0.0, 1.0).astype(np.float32)
 
 
-def _box_sums(
-    sums: NDArray[np.int32], x_edge: NDArray[np.float64], y_edge: NDArray[np.float64]
+def _box_means(sums: Floats, x_edge: NDArray[np.float64], y_edge: NDArray[np.float64]) -> Floats:
+    """Mean of each material [M, h, w or w + 1] in the cells between edges, from summed areas.
+
+    Edges are in texels; those outside the picture meet its clear margin. A spare column of zeros
+    at the right may remain: with it, differences run over flat memory, several times as fast.
+    """
+    x_place, y_place = _texels_at(x_edge, sums.shape[2]), _texels_at(y_edge, sums.shape[1])
+    corners, stride = sums.reshape(len(sums), -1), sums.shape[2]
+    if x_edge[1] - x_edge[0] < 1.0 or y_edge[1] - y_edge[0] < 1.0:
+        return _enlarged_means(corners, stride, x_place, y_place)
+    at_corner = corners.take((y_place * stride)[:, None] + x_place, axis=1)
+    rows = at_corner[:, 1:] - at_corner[:, :-1]
+    cells = np.empty_like(rows)
+    flat = rows.reshape(-1)
+    np.subtract(flat[1:], flat[:-1], out=cells.reshape(-1)[:-1])
+    cells[-1, -1, -1] = 0.0
+    per_column = np.zeros(len(x_place), np.float32)
+    per_column[:-1] = 1.0 / np.maximum(x_place[1:] - x_place[:-1], 1)
+    per_row = (1.0 / np.maximum(y_place[1:] - y_place[:-1], 1)).astype(np.float32)
+    cells *= per_row[:, None] * per_column
+    return cells
+
+
+def _texels_at(edge: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    place = np.floor(edge)
+    np.maximum(place, 0.0, out=place)
+    np.minimum(place, count - 1.0, out=place)
+    return place.astype(np.intp)
+
+
+def _enlarged_means(
+    corners: Floats, stride: int, x_place: NDArray[np.intp], y_place: NDArray[np.intp]
 ) -> Floats:
-    """Mean of each material [3, h, w] in the cells between edges, in [0, 1], from summed areas."""
-    x_edge, y_edge = np.rint(x_edge).astype(np.intp), np.rint(y_edge).astype(np.intp)
-    x_low, y_low = x_edge[:-1], y_edge[:-1]
-    np.minimum(x_low, sums.shape[2] - 2, out=x_low)
-    np.minimum(y_low, sums.shape[1] - 2, out=y_low)
-    x_high, y_high = np.maximum(x_edge[1:], x_low + 1), np.maximum(y_edge[1:], y_low + 1)
-    rows = sums.take(y_high, axis=1) - sums.take(y_low, axis=1)
-    cells = rows.take(x_high, axis=2) - rows.take(x_low, axis=2)
-    area = (y_high - y_low)[:, None] * (255.0 * (x_high - x_low)).astype(np.float32)
-    return np.divide(cells, area, dtype=np.float32)
+    """`_box_means` where a texel is larger than a cell: each cell sees at least one texel."""
+    x_low = np.minimum(x_place[:-1], stride - 2)
+    y_low = np.minimum(y_place[:-1], corners.shape[1] // stride - 2)
+    x_high, y_high = np.maximum(x_place[1:], x_low + 1), np.maximum(y_place[1:], y_low + 1)
+    upper, lower = (y_low * stride)[:, None], (y_high * stride)[:, None]
+    cells: Floats = corners.take(lower + x_high, axis=1) - corners.take(lower + x_low, axis=1)
+    cells -= corners.take(upper + x_high, axis=1)
+    cells += corners.take(upper + x_low, axis=1)
+    cells *= (1.0 / (y_high - y_low)).astype(np.float32)[:, None]
+    cells *= (1.0 / (x_high - x_low)).astype(np.float32)
+    return cells
 
 
 def _paint_panorama(
     canvas: Floats, look: CityLook, scenery: Scenery, pose: Pose, camera: Camera, air: _Air
 ) -> None:
     per_rad = PANORAMA_ROWS / (PANORAMA_HIGH_RAD - PANORAMA_LOW_RAD)
-    y_edge = np.arange(camera.height_px + 1) * camera.y_step - HALF_HEIGHT_SLOPE + pose.pitch
+    y_edge = _COUNT[: camera.height_px + 1] * camera.y_step - HALF_HEIGHT_SLOPE + pose.pitch
     y_texel = (y_edge + PANORAMA_HIGH_RAD) * per_rad  # row 0 of the panorama is its top
     first = int(np.searchsorted(y_texel, 0.0))
     last = int(np.searchsorted(y_texel, PANORAMA_ROWS, side="right")) - 1
     if last <= first + 1:
         return
     per_turn = PANORAMA_BINS / (2.0 * np.pi)
-    x_edge = np.arange(camera.width_px + 1) * camera.x_step - HALF_WIDTH_SLOPE + pose.yaw
+    x_edge = _COUNT[: camera.width_px + 1] * camera.x_step - HALF_WIDTH_SLOPE + pose.yaw
     x_texel = (x_edge + pose.heading_rad) * per_turn % PANORAMA_BINS
     x_texel = x_texel[0] + np.arange(camera.width_px + 1) * (camera.x_step * per_turn)
-    window = scenery.panorama  # the panorama is stored one view wider than a turn
-    masks = _box_sums(window, x_texel, y_texel[first : last + 1])
+    masks = _box_means(scenery.panorama, x_texel, y_texel[first : last + 1])
     clear = np.float32(np.exp(-90.0 / air.visibility_m))
-    paints = np.stack([np.asarray(c, np.float32) for c in (look.terrain_colour, look.skyline_colour)])
+    paints = np.stack(
+        [np.asarray(c, np.float32) for c in (look.terrain_colour, look.skyline_colour)]
+    )
     seen = paints * air.ambient * clear + air.haze * (1.0 - clear)
     lamp = np.array([1.0, 0.85, 0.5], np.float32) * clear if air.headlight > 0.2 else seen[1] * 0.8
-    colours = np.concatenate([seen, lamp[None]]).T.astype(np.float32)
-    region = canvas[:, first:last]
-    _lay(region, masks, colours)
+    _lay(canvas[:, first:last], masks, _with_alpha(np.stack([seen[0], seen[1], lamp])))
 
 
-def _lay(region: Floats, masks: Floats, colours: Floats, share: Floats | None = None) -> None:
-    """Blends materials [M, h, w] of the given colours [3, M] over a region [3, h, w] in place."""
-    if share is not None:
-        masks *= share
-    count = masks.shape[0]
-    region *= 1.0 - masks.sum(axis=0)
-    region += (colours @ masks.reshape(count, -1)).reshape(region.shape)
+def _with_alpha(colours: Floats) -> Floats:
+    """Colours of materials [..., M, 3] as weights [..., 4, M] whose last row adds up the cover."""
+    weights = np.ones((*colours.shape[:-2], 4, colours.shape[-2]), np.float32)
+    weights[..., :3, :] = colours.swapaxes(-1, -2)
+    return weights
+
+
+def _lay(region: Floats, masks: Floats, weights: Floats) -> None:
+    """Blends masks [M, h, w or more] by weights [4, M] over a region [3, h, w], in place."""
+    paint = (weights @ masks.reshape(len(masks), -1)).reshape(4, *masks.shape[1:])
+    paint = paint[:, :, : region.shape[2]]
+    region *= np.float32(1.0) - paint[3]
+    region += paint[:3]
 
 
 def _paint_ground(
@@ -252,15 +305,26 @@ def _paint_ground(
     foot_m = depth_m * depth_m * np.float32(camera.y_step / EYE_M / DASH_M)
     dash = _share_on(along_m * np.float32(1.0 / DASH_M), foot_m)
     colours = _section_colours(scenery, across_m, along_m, depth_m * np.float32(camera.x_step))
-    ground = colours[..., 3:] + (colours[..., :3] - colours[..., 3:]) * dash[..., None]
-    weather = drive.weather
-    if weather.rain > 0.0:  # a wet road mirrors the sky, more so far away
-        mirror = (np.float32(0.45 * weather.rain) * np.minimum(depth_m / 40.0, 1.0) + 0.08)[..., None]
-        ground += (np.asarray(weather.haze, np.float32) - ground) * mirror
-    seen = air.lit(ground, depth_m).transpose(2, 0, 1)
-    cover = np.clip(down / np.float32(camera.y_step) + 0.5, 0.0, 1.0)
-    region = canvas[:, top:]
-    region += (seen - region) * cover
+    ground = colours[:3] - colours[3:]
+    ground *= dash
+    ground += colours[3:]
+    haze = air.haze[:, None, None]
+    rain = np.float32(drive.weather.rain)
+    if rain > 0.0:  # a wet road mirrors the sky, more so far away
+        mirror = np.float32(0.45) * rain * np.clip(depth_m * np.float32(0.025), 0.0, 1.0)
+        ground += (haze - ground) * (mirror + np.float32(0.08))
+    ground *= air.ambient[:, None, None]
+    if air.headlight > 0.0:
+        beam = np.exp(depth_m * np.float32(-1.0 / 22.0)) * (air.headlight / air.ambient.mean())
+        ground *= np.float32(1.0) + beam
+    ground -= haze
+    ground *= np.exp(depth_m * np.float32(-1.0 / air.visibility_m))
+    ground += haze
+    mixed = int(np.searchsorted(down.min(axis=1), camera.y_step))  # rows the horizon runs through
+    cover = np.clip(down[:mixed] / np.float32(camera.y_step) + np.float32(0.5), 0.0, 1.0)
+    region = canvas[:, top : top + mixed]
+    region += (ground[:, :mixed] - region) * cover
+    canvas[:, top + mixed :] = ground[:, mixed:]
 
 
 def _share_on(phase: Floats, foot: Floats) -> Floats:
@@ -273,23 +337,24 @@ def _share_on(phase: Floats, foot: Floats) -> Floats:
 
 
 def _section_colours(scenery: Scenery, across_m: Floats, along_m: Floats, foot_m: Floats) -> Floats:
-    """Mean colours on and off a dash, [h, w, 6], over each pixel's width of road."""
+    """Mean colours on and off a dash, [6, h, w], over each pixel's width of road."""
     bins = int(2.0 * HALF_SECTION_M / BIN_M)
     centre = (across_m + np.float32(HALF_SECTION_M)) * np.float32(1.0 / BIN_M)
     half = foot_m * np.float32(0.5 / BIN_M)
     low = np.clip(centre - half, 0.0, np.float32(bins - 1)).astype(np.intp)
     high = np.clip(centre + half + 0.5, 1.0, np.float32(bins)).astype(np.intp)
     np.maximum(high, low + 1, out=high)
-    cell = np.minimum((along_m * np.float32(1.0 / STEP_M)).astype(np.intp), len(scenery.section_kind) - 1)
+    cell = np.minimum(
+        (along_m * np.float32(1.0 / STEP_M)).astype(np.intp), len(scenery.section_kind) - 1
+    )
     start = scenery.section_kind.take(cell) * (bins + 1)
     total = scenery.section.take(start + high, axis=0) - scenery.section.take(start + low, axis=0)
-    total *= (1.0 / (high - low)).astype(np.float32)[..., None]
-    return total
+    colours = np.ascontiguousarray(total.transpose(2, 0, 1)[:6])
+    colours *= np.float32(1.0) / (high - low).astype(np.float32)
+    return colours
 
 
-def _plane_depths(
-    offset_m: float, pose: Pose, camera: Camera
-) -> tuple[Floats, NDArray[np.bool_]]:
+def _plane_depths(offset_m: float, pose: Pose, camera: Camera) -> tuple[Floats, NDArray[np.bool_]]:
     """Depth of the nearer of two planes beside a bent road per column, and whether it is the right.
 
     Where x = (D - x0) / Z + bend * Z / 2, the depth is a root of a quadratic.
@@ -317,7 +382,8 @@ def _side_means(
     high = np.clip((pose.along_m + depth_m + half_m) / STEP_M + 0.5, 1, count - 1).astype(np.intp)
     np.maximum(high, low + 1, out=high)
     side = right * count
-    return ((sums[:, high + side] - sums[:, low + side]) / (high - low)).astype(np.float32)
+    total = sums.take(high + side, axis=1) - sums.take(low + side, axis=1)
+    return (total / (high - low)).astype(np.float32)
 
 
 def _paint_walls(
@@ -332,8 +398,20 @@ def _paint_walls(
     depth_m, right = _plane_depths(WALL_M, pose, camera)
     rows = _side_means(scenery.walls, pose, depth_m, right, camera)
     window, eave_m, top_m, storey_m = rows[9], rows[10], rows[11], np.maximum(rows[12], 2.0)
-    last = min(int(np.searchsorted(down.min(axis=1), EYE_M / 6.0)) + 1, camera.height_px)
-    height_m = np.float32(EYE_M) - down[:last] * depth_m
+    solid_m: Floats = np.where(top_m > 2.0, depth_m, np.float32(FAR_M))
+    built = np.flatnonzero(top_m > 0.0)
+    if len(built) == 0:
+        return solid_m
+    columns = slice(int(built[0]), int(built[-1]) + 1)
+    first, last = _rows_between(down, float(((EYE_M - top_m) / depth_m).min()), EYE_M / 6.0)
+    depth_m, rows = depth_m[columns], rows[:, columns]
+    window, eave_m, top_m, storey_m = (
+        window[columns],
+        eave_m[columns],
+        top_m[columns],
+        storey_m[columns],
+    )
+    height_m = np.float32(EYE_M) - down[first:last, columns] * depth_m
     per_m = 1.0 / (np.float32(camera.y_step) * depth_m)
     cover = np.clip((top_m - height_m) * per_m + 0.5, 0.0, 1.0)
     cover *= np.clip(height_m * per_m + 0.5, 0.0, 1.0) * (depth_m < FAR_M * 0.98)
@@ -341,18 +419,26 @@ def _paint_walls(
     shop = np.clip((np.float32(3.0) - height_m) * per_m + 0.5, 0.0, 1.0)
     pane = _share_on(height_m / storey_m + np.float32(0.05), 1.0 / (per_m * storey_m))
     pane *= window * (1.0 - roof) * (1.0 - shop)
-    lit = air.lit(rows[:9].reshape(3, 3, -1).transpose(0, 2, 1), depth_m).transpose(0, 2, 1)
+    lit = air.lit(rows[:9].reshape(3, 3, -1).transpose(0, 2, 1), depth_m)
+    lit = np.ascontiguousarray(lit.transpose(0, 2, 1))
     glass = _glass(drive, depth_m, air)
     wall, roofs, shops = lit[:, :, None, :]
-    paint = wall + (roofs - wall) * roof
+    paint = (roofs - wall) * roof
     paint += (shops - wall) * shop
     paint += (glass[:, None, :] - wall) * pane
-    region = canvas[:, :last]
+    paint += wall
+    region = canvas[:, first:last, columns]
     paint -= region
     paint *= cover
     region += paint
-    solid_m: Floats = np.where(top_m > 2.0, depth_m, np.float32(FAR_M))
     return solid_m
+
+
+def _rows_between(down: Floats, upper: float, lower: float) -> tuple[int, int]:
+    """Half-open range of rows that hold any pixel between two slopes below the horizon."""
+    first = int(np.searchsorted(down[:, 0] + np.abs(down[0, 0] - down[0, -1]), upper - 0.02))
+    last = int(np.searchsorted(down[:, 0] - np.abs(down[0, 0] - down[0, -1]), lower + 0.02)) + 1
+    return min(max(first, 0), len(down) - 1), min(last, len(down))
 
 
 def _glass(drive: Drive, depth_m: Floats, air: _Air) -> Floats:
@@ -360,9 +446,10 @@ def _glass(drive: Drive, depth_m: Floats, air: _Air) -> Floats:
     night = drive.weather.sky in ("night", "dusk")
     colour = np.array([1.0, 0.8, 0.42] if night else [0.20, 0.25, 0.31], np.float32)
     if not night:
-        return air.lit(np.broadcast_to(colour, (len(depth_m), 3)), depth_m).T
+        day = air.lit(np.broadcast_to(colour, (len(depth_m), 3)), depth_m)
+        return np.ascontiguousarray(day.T)
     clear = np.exp(depth_m * np.float32(-1.0 / air.visibility_m))[:, None]
-    return (colour * np.float32(0.85) * clear + air.haze * (1.0 - clear)).T
+    return np.ascontiguousarray((colour * np.float32(0.85) * clear + air.haze * (1.0 - clear)).T)
 
 
 def _paint_fences(
@@ -371,73 +458,61 @@ def _paint_fences(
     depth_m, right = _plane_depths(FENCE_M, pose, camera)
     rows = _side_means(scenery.fences, pose, depth_m, right, camera)
     low_m, high_m, opacity = rows[3:]
-    if not opacity.any():
+    shown = np.flatnonzero(opacity)
+    if len(shown) == 0:
         return
-    lowest = down.min(axis=1)
-    first = int(np.searchsorted(lowest, -0.12))
-    last = min(int(np.searchsorted(lowest, EYE_M / 4.0)) + 1, camera.height_px)
-    height_m = np.float32(EYE_M) - down[first:last] * depth_m
+    columns = slice(int(shown[0]), int(shown[-1]) + 1)
+    depth_m, rows = depth_m[columns], rows[:, columns]
+    low_m, high_m, opacity = rows[3:]
+    first, last = _rows_between(down, float(((EYE_M - high_m) / depth_m).min()), EYE_M / 4.0)
+    height_m = np.float32(EYE_M) - down[first:last, columns] * depth_m
     per_m = 1.0 / (np.float32(camera.y_step) * depth_m)
     cover = np.clip((high_m - height_m) * per_m + 0.5, 0.0, 1.0)
     cover *= np.clip((height_m - low_m) * per_m + 0.5, 0.0, 1.0)
     cover *= opacity * (depth_m < FAR_M * 0.98)
-    colour = air.lit(rows[:3].T, depth_m).T[:, None, :]
-    region = canvas[:, first:last]
+    colour = np.ascontiguousarray(air.lit(rows[:3].T, depth_m).T)[:, None, :]
+    region = canvas[:, first:last, columns]
     region += (colour - region) * cover
 
 
 def _paint_things(
     canvas: Floats,
-    scenery: Scenery,
-    movers: Things,
+    things: Things,
+    along_m: Floats,
     pose: Pose,
     camera: Camera,
     wall_depth_m: Floats,
     air: _Air,
 ) -> None:
     """Upright things from far to near, hidden where a bend puts a facade before them."""
-    near = [_in_view(group, pose) for group in (scenery.things, movers)]
-    parts = zip(near, (scenery.things, movers), strict=True)
-    columns = [
-        (
-            group.along_m[pick] - np.float32(pose.along_m),
-            group.lateral_m[pick],
-            group.base_m[pick],
-            group.width_m[pick],
-            group.height_m[pick],
-            group.sprite[pick],
-            group.colours[pick],
-        )
-        for pick, group in parts
-    ]
-    depth_m, lateral_m, base_m, width_m, height_m, sprite, colours = (
-        np.concatenate(pair) for pair in zip(*columns, strict=True)
-    )
-    seen = air.lit(colours, np.repeat(depth_m[:, None], 3, axis=1)).transpose(0, 2, 1)
+    ahead_m = along_m - np.float32(pose.along_m)
+    pick = np.flatnonzero((ahead_m > 1.3) & (ahead_m < SEEN_M))
+    pick = pick[np.argsort(-ahead_m[pick], kind="stable")]
+    depth_m = ahead_m[pick]
+    seen = air.lit(things.colours[pick], np.repeat(depth_m[:, None], 3, axis=1))
     fade = np.clip((SEEN_M - depth_m) / 20.0, 0.0, 1.0) * np.clip((depth_m - 1.2) / 0.8, 0.0, 1.0)
-    slope = (lateral_m - pose.lateral_m) / depth_m + 0.5 * pose.bend_per_m * depth_m - pose.yaw
+    per_m = 1.0 / depth_m
+    slope = (things.lateral_m[pick] - pose.lateral_m) * per_m + 0.5 * pose.bend_per_m * depth_m
+    slope -= np.float32(pose.yaw)
     x_px = (slope + HALF_WIDTH_SLOPE) / camera.x_step
-    half_px = 0.5 * width_m / depth_m / camera.x_step
+    half_px = 0.5 * things.width_m[pick] * per_m / camera.x_step
     level = -pose.pitch + pose.roll * slope + HALF_HEIGHT_SLOPE
-    low_px = (level + (EYE_M - base_m) / depth_m) / camera.y_step
-    high_px = (level + (EYE_M - base_m - height_m) / depth_m) / camera.y_step
+    low_px = (level + EYE_M * per_m) / camera.y_step
+    high_px = low_px - things.height_m[pick] * per_m / camera.y_step
+    weights = _with_alpha(seen) * fade[:, None, None].astype(np.float32)
     boxes = np.stack([x_px - half_px, x_px + half_px, high_px, low_px], axis=1).tolist()
-    for item in np.argsort(-depth_m, kind="stable").tolist():
-        hidden = wall_depth_m < depth_m[item] if pose.bend_per_m else None
-        _paint_sprite(canvas, int(sprite[item]), boxes[item], seen[item], float(fade[item]), hidden)
-
-
-def _in_view(things: Things, pose: Pose) -> NDArray[np.intp]:
-    ahead_m = things.along_m - np.float32(pose.along_m)
-    return np.flatnonzero((ahead_m > 1.3) & (ahead_m < SEEN_M))
+    sprites, depths = things.sprite[pick].tolist(), depth_m.tolist()
+    farthest_m = float(wall_depth_m.min()) if pose.bend_per_m else FAR_M
+    for item, box in enumerate(boxes):
+        hidden = wall_depth_m < depths[item] if depths[item] > farthest_m else None
+        _paint_sprite(canvas, sprites[item], box, weights[item], hidden)
 
 
 def _paint_sprite(
     canvas: Floats,
     sprite: int,
     box_px: list[float],
-    colours: Floats,
-    fade: float,
+    weights: Floats,
     hidden: NDArray[np.bool_] | None,
 ) -> None:
     left, right, top, bottom = box_px
@@ -447,15 +522,16 @@ def _paint_sprite(
         return
     sums = sprite_sums(SPRITES[sprite])
     texels = sums.shape[1] - 1
-    x_edge = (np.arange(x_first, x_last + 1) - left) * (texels / (right - left))
-    y_edge = (np.arange(y_first, y_last + 1) - top) * (texels / (bottom - top))
-    masks = _box_sums(sums, np.clip(x_edge, 0, texels), np.clip(y_edge, 0, texels))
-    share: Floats | None = None
-    if hidden is not None and hidden[x_first:x_last].any():
-        share = (~hidden[x_first:x_last]).astype(np.float32) * np.float32(fade)
-    elif fade < 1.0:
-        share = np.full(1, fade, np.float32)
-    _lay(canvas[:, y_first:y_last, x_first:x_last], masks, colours, share)
+    x_scale, y_scale = texels / (right - left), texels / (bottom - top)
+    x_edge = _COUNT[x_first : x_last + 1] * x_scale - left * x_scale
+    y_edge = _COUNT[y_first : y_last + 1] * y_scale - top * y_scale
+    masks = _box_means(sums, x_edge, y_edge)
+    if hidden is not None:
+        masks[:, :, : x_last - x_first] *= ~hidden[x_first:x_last]
+    _lay(canvas[:, y_first:y_last, x_first:x_last], masks, weights)
+
+
+_COUNT = np.arange(4097, dtype=np.float64)
 
 
 def _paint_bridges(canvas: Floats, scenery: Scenery, pose: Pose, camera: Camera) -> None:
@@ -476,15 +552,22 @@ def _paint_bridges(canvas: Floats, scenery: Scenery, pose: Pose, camera: Camera)
 
 
 def pass_lens(canvas: Floats, drive: Drive, pose: Pose, camera: Camera) -> None:
-    """What lies on the way from the scene to the sensor: glare, rain, wiper and bonnet, in place."""
-    rng = np.random.default_rng([drive.seed, 5])
-    phase = rng.uniform(0.0, 2.0 * np.pi, 8)
+    """Adds what lies between the scene and the sensor: glare, rain, wiper and bonnet."""
+    phase, colour = _lens_draws(drive.seed)
     if drive.weather.sky in ("clear", "dusk"):
         _add_glare(canvas, pose, camera, phase)
     if drive.weather.rain > 0.0:
         _add_rain(canvas, drive, pose, camera)
         _add_wiper(canvas, pose, camera, phase)
-    _add_bonnet(canvas, rng.uniform(0.05, 0.7, 3), drive, camera, phase)
+    _add_bonnet(canvas, colour, drive, camera, phase)
+
+
+@lru_cache(maxsize=16)
+def _lens_draws(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eight phases and the colour of the bonnet."""
+    rng = np.random.default_rng([seed, 5])
+    shade = rng.uniform(0.06, 0.75)
+    return rng.uniform(0.0, 2.0 * np.pi, 8), np.clip(shade + rng.normal(0.0, 0.08, 3), 0.03, 0.85)
 
 
 def _add_glare(canvas: Floats, pose: Pose, camera: Camera, phase: NDArray[np.float64]) -> None:
@@ -501,12 +584,10 @@ def _add_glare(canvas: Floats, pose: Pose, camera: Camera, phase: NDArray[np.flo
 
 def _add_rain(canvas: Floats, drive: Drive, pose: Pose, camera: Camera) -> None:
     """Streaks on a coarse grid of the view, so that they are the same at every frame size."""
-    rng = np.random.default_rng([drive.seed, 6, int(pose.time_s * 30.0)])
-    streaks = (rng.random((14, 90), dtype=np.float32) < 0.12 * drive.weather.rain) * np.float32(0.22)
-    rows = np.arange(camera.height_px) * 14 // camera.height_px
-    columns = np.arange(camera.width_px) * 90 // camera.width_px
-    veil = streaks[rows[:, None], columns[None, :]]
-    canvas += (np.float32(0.8) * max(drive.weather.haze) - canvas) * veil
+    draws = _coarse(drive.seed + int(pose.time_s * 30.0), 20, 160)
+    streaks = (draws > np.float32(2.6 - drive.weather.rain)) * np.float32(0.2)
+    veil = _enlarge(streaks, camera)
+    canvas += (np.float32(0.9 * max(drive.weather.haze)) - canvas) * veil
 
 
 def _add_wiper(canvas: Floats, pose: Pose, camera: Camera, phase: NDArray[np.float64]) -> None:
@@ -543,29 +624,42 @@ def develop(
 ) -> None:
     """Exposure, vignette, sensor noise and the blocks of a camera's own compression, to 8 bits."""
     weather = drive.weather
-    drift = 1.0 + 0.05 * np.sin(pose.time_s * 0.8 + drive.seed % 7) + 0.03 * np.sin(pose.time_s * 2.1)
+    drift = (
+        1.0 + 0.05 * np.sin(pose.time_s * 0.8 + drive.seed % 7) + 0.03 * np.sin(pose.time_s * 2.1)
+    )
     canvas *= camera.vignette * np.float32(255.0 * weather.exposure * drift)
-    rng = np.random.default_rng([drive.seed, 7, int(pose.time_s * 1000.0)])
-    grain = _grain()
-    y_start, x_start = rng.integers(0, 512, 2).tolist()
-    rows = (np.arange(camera.height_px) + y_start) & 511
-    columns = (np.arange(camera.width_px) + x_start) & 511
+    moment = drive.seed + int(pose.time_s * 1000.0)
     # A small frame is a large one averaged, and so is its noise: 640 x 360 is the reference.
-    size = min(np.sqrt(camera.height_px * camera.width_px / (640.0 * 360.0)), 1.0)
-    noise = grain[rows[:, None], columns[None, :]] * np.float32(weather.noise * size)
-    blocks = rng.standard_normal((45, 80), dtype=np.float32) * np.float32(0.35 * weather.noise)
-    noise += blocks[
-        (np.arange(camera.height_px) * 45 // camera.height_px)[:, None],
-        (np.arange(camera.width_px) * 80 // camera.width_px)[None, :],
-    ]
-    canvas += noise + np.float32(0.5)
+    size = min((camera.height_px * camera.width_px / (640.0 * 360.0)) ** 0.5, 1.0)
+    grain = _grain(camera.height_px, camera.width_px)
+    y_start, x_start = moment * 7 % 499, moment * 13 % 509  # any steps that do not soon repeat
+    noise = grain[y_start : y_start + camera.height_px, x_start : x_start + camera.width_px]
+    noise = noise * np.float32(weather.noise * size)
+    noise += _enlarge(_coarse(moment, 45, 80) * np.float32(0.35 * weather.noise), camera)
+    noise += np.float32(0.5)
+    canvas += noise
     np.clip(canvas, 0.0, 255.0, out=canvas)
-    out_HWC[...] = canvas.transpose(1, 2, 0)
+    out_HWC[...] = canvas.astype(np.uint8).transpose(1, 2, 0)
 
 
-@lru_cache(maxsize=1)
-def _grain() -> Floats:
-    return np.random.default_rng(11).standard_normal((512, 512), dtype=np.float32)
+@lru_cache(maxsize=4)
+def _grain(height_px: int, width_px: int) -> Floats:
+    """Normal noise a little larger than a frame, so that each frame can take another part of it."""
+    base = np.random.default_rng(11).standard_normal((512, 512), dtype=np.float32)
+    return np.tile(base, (height_px // 512 + 2, width_px // 512 + 2))
+
+
+def _coarse(moment: int, rows: int, columns: int) -> Floats:
+    """Normal noise on a coarse grid over the view, another at every moment."""
+    y_start, x_start = moment * 5 % 499, moment * 11 % 509
+    return _grain(512, 512)[y_start : y_start + rows, x_start : x_start + columns]
+
+
+def _enlarge(coarse: Floats, camera: Camera) -> Floats:
+    """A coarse grid stretched over a frame, the same share of the view at every frame size."""
+    rows = np.arange(camera.height_px) * coarse.shape[0] // camera.height_px
+    columns = np.arange(camera.width_px) * coarse.shape[1] // camera.width_px
+    return coarse.take(rows, axis=0).take(columns, axis=1)
 
 
 def burn_line(canvas: Floats, text: str) -> None:
@@ -579,13 +673,9 @@ def burn_line(canvas: Floats, text: str) -> None:
     x_first, x_last = int(left), min(int(left + wide) + 1, width_px)
     x_edge = (np.arange(x_first, x_last + 1) - left) * ((sums.shape[2] - 1) / wide)
     y_edge = (np.arange(y_first, y_last + 1) - top) * ((sums.shape[1] - 1) / tall)
-    masks = _box_sums(
-        sums,
-        np.clip(x_edge, 0, sums.shape[2] - 1),
-        np.clip(y_edge, 0, sums.shape[1] - 1),
-    )
-    colours = np.array([(0.95, 0.95, 0.9), (0.0, 0.0, 0.0)], np.float32).T
-    _lay(canvas[:, y_first:y_last, x_first:x_last], masks, colours)
+    masks = _box_means(sums, x_edge, y_edge)
+    weights = _with_alpha(np.array([(0.95, 0.95, 0.9), (0.0, 0.0, 0.0)], np.float32))
+    _lay(canvas[:, y_first:y_last, x_first:x_last], masks, weights)
 
 
 SPRITES: tuple[str, ...] = (
@@ -600,8 +690,8 @@ _TREES = SPRITES[:8]
 
 
 @lru_cache(maxsize=len(SPRITES))
-def sprite_sums(name: str) -> NDArray[np.int32]:
-    """Summed areas [3, 129, 129] of the three materials of a shape, 255 where one covers a texel.
+def sprite_sums(name: str) -> Floats:
+    """Summed areas [3, 129, 129] of the three materials of a shape.
 
     The materials are light leaf, dark leaf, trunk of plants; fill, border, pole of signs; body,
     glass, plate of vehicles. A clear margin lets the edge of the box be cut anywhere.
@@ -617,12 +707,13 @@ def sprite_sums(name: str) -> NDArray[np.int32]:
         masks = np.stack(_draw_sign(name, x, y))
     else:
         masks = np.stack(_draw_vehicle(name, x, y))
-    return sum_areas(masks.astype(np.int32) * 255)
+    return sum_areas(masks.astype(np.float32))
 
 
-def sum_areas(texels: NDArray[np.int32]) -> NDArray[np.int32]:
-    sums = np.zeros((texels.shape[0], texels.shape[1] + 1, texels.shape[2] + 1), np.int32)
-    sums[:, 1:, 1:] = texels.cumsum(axis=1, dtype=np.int32).cumsum(axis=2, dtype=np.int32)
+def sum_areas(masks: Floats) -> Floats:
+    """Summed areas [M, h + 1, w + 1] of masks [M, h, w]; exact for halves, far below 2**24."""
+    sums = np.zeros((masks.shape[0], masks.shape[1] + 1, masks.shape[2] + 1), np.float32)
+    sums[:, 1:, 1:] = masks.cumsum(axis=1, dtype=np.float32).cumsum(axis=2, dtype=np.float32)
     return sums
 
 
@@ -731,15 +822,21 @@ def _draw_vehicle(name: str, x: Grid, y: Grid) -> tuple[Mask, Mask, Mask]:
     return body & ~glass & ~plate, (glass | (wheels & ~body)) & ~plate, plate
 
 
-@lru_cache(maxsize=256)
-def draw_text(text: str) -> NDArray[np.int32]:
+@lru_cache(maxsize=64)
+def draw_text(text: str) -> Floats:
     """Summed areas [2, 10, 6 n + 4] of the letters and of the half-clear box behind them."""
-    ink = np.zeros((9, 6 * len(text) + 3), bool)
+    ink = np.zeros((9, 6 * len(text) + 3), np.float32)
+    glyphs = _glyphs()
     for position, letter in enumerate(text):
-        for row, bits in enumerate(bytes.fromhex(_FONT.get(letter, "00" * 7))):
-            for column in range(5):
-                ink[1 + row, 2 + 6 * position + column] = bits >> (4 - column) & 1
-    return sum_areas(np.stack([ink * 255, ~ink * 140]).astype(np.int32))
+        if letter in glyphs:
+            ink[1:8, 2 + 6 * position : 7 + 6 * position] = glyphs[letter]
+    return sum_areas(np.stack([ink, (1.0 - ink) * np.float32(0.5)]))
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> dict[str, NDArray[np.uint8]]:
+    rows = {letter: np.frombuffer(bytes.fromhex(text), np.uint8) for letter, text in _FONT.items()}
+    return {letter: np.unpackbits(bits[:, None], axis=1)[:, 3:] for letter, bits in rows.items()}
 
 
 _FONT = {

@@ -17,7 +17,16 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from train.data import painting
-from train.data.painting import BIN_M, HALF_SECTION_M, SPRITES, STEP_M, Floats, Pose, Scenery, Things
+from train.data.painting import (
+    BIN_M,
+    HALF_SECTION_M,
+    SPRITES,
+    STEP_M,
+    Floats,
+    Pose,
+    Scenery,
+    Things,
+)
 from train.data.world import (
     PAINTS,
     SCENES,
@@ -28,7 +37,6 @@ from train.data.world import (
     Drive,
     RenderedPlace,
     Rgb,
-    Route,
     Split,
     Weather,
     city_looks,
@@ -77,7 +85,7 @@ def sample_times(
 
     Args:
         policy: How frames are picked.
-        span_s: Time between the first and the last frame, cut to fit the duration.
+        span_s: Length of the clip, cut to fit the drive; a frame begins each of `frames` equal steps.
         frames: Number of frames.
         duration_s: Length of the drive.
         rng: Draws the start.
@@ -91,7 +99,7 @@ def sample_times(
     span_s = min(span_s, end_s)
     slack_s = end_s - span_s
     start_s = rng.uniform(0.0, slack_s) if jitter else 0.5 * slack_s
-    times_s = np.clip(start_s + np.linspace(0.0, span_s, frames), 0.0, end_s)
+    times_s = np.clip(start_s + np.linspace(0.0, span_s, frames, endpoint=False), 0.0, end_s)
     if policy == "keyframe":
         last_s = np.ceil(duration_s) - 1.0
         times_s = np.clip(np.floor(times_s + 0.5), 0.0, last_s)
@@ -107,7 +115,7 @@ def render_frames(
         ValueError: A time lies outside [0, drive.duration_s].
     """
     times_s = np.asarray(times_s, dtype=np.float64)
-    if times_s.size and not (0.0 <= times_s.min() and times_s.max() <= drive.duration_s):
+    if times_s.size and (times_s.min() < 0.0 or times_s.max() > drive.duration_s):
         raise ValueError(f"cannot render outside [0, {drive.duration_s}] s: got {times_s}")
     frames_THWC = np.empty((len(times_s), height, width, 3), np.uint8)
     drawn: dict[float, int] = {}
@@ -129,7 +137,7 @@ def render_clip(
     frames: int = 16,
     size: int = 112,
 ) -> tuple[NDArray[np.uint8], int]:
-    """One clip [T, size, size, 3] of a drive and its scene, the most frequent group of its frames."""
+    """One clip [T, size, size, 3] of a drive, and the most frequent scene group of its frames."""
     times_s = sample_times(policy, span_s, frames=frames, duration_s=drive.duration_s, rng=rng)
     groups = [scene_group(drive, time_s) for time_s in times_s.tolist()]
     scene = int(np.bincount(groups).argmax())
@@ -160,7 +168,7 @@ def write_video(
     drawn_height = round(drawn_width * height / width)
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        container.metadata["title"] = f"{NOTICE} ({places()[drive.city_id].city}, invented look)"
+        container.metadata["title"] = NOTICE
         container.metadata["comment"] = f"{NOTICE}; split {drive.split}, drive {drive.index}"
         stream = _add_stream(container, rate, width, height)
         for number in range(round(duration_s * fps)):
@@ -197,15 +205,15 @@ def _add_stream(
 
 
 def _render_frame(drive: Drive, time_s: float, out_HWC: NDArray[np.uint8]) -> None:
-    scenery, traffic = _lay_scenery(drive), _plan_traffic(drive)
+    scenery, traffic = _lay_scenery(drive)
     height_px, width_px = out_HWC.shape[:2]
     camera = painting.aim_camera(height_px, width_px)
     pose = _pose_at(drive, time_s)
     look = city_looks()[drive.city_id]
-    movers = _move_traffic(traffic, drive, pose)
-    canvas = painting.paint_frame(drive, look, scenery, movers, pose, camera)
+    along_m = _move_things(scenery.things, traffic, pose)
+    canvas = painting.paint_frame(drive, look, scenery, along_m, pose, camera)
     painting.pass_lens(canvas, drive, pose, camera)
-    clock = dt.datetime(2015, 1, 1) + dt.timedelta(seconds=drive.clock_s + int(time_s))  # noqa: DTZ001
+    clock = dt.datetime(2015, 1, 1) + dt.timedelta(seconds=drive.clock_s + int(time_s))
     painting.burn_line(canvas, f"RENDERED {clock:%Y-%m-%d %H:%M:%S}")
     painting.develop(canvas, drive, pose, camera, out_HWC)
 
@@ -236,6 +244,10 @@ def _pose_at(drive: Drive, time_s: float) -> Pose:
 @lru_cache(maxsize=16)
 def _phases(seed: int) -> NDArray[np.float64]:
     return np.random.default_rng([seed, 4]).uniform(0.0, 2.0 * np.pi, 16)
+
+
+def _floats(rows: object) -> Floats:
+    return np.array(rows, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -294,16 +306,16 @@ def _draw_sources(rng: np.random.Generator, city_id: int, count: int) -> NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Ground:
-    """Per-scene facts tabulated along the road, [M] each."""
+class _Traffic:
+    """When which vehicle is ahead in the own lane, and how far."""
 
-    steps: int
-    scene: NDArray[np.intp]
-    """Index into SCENES of each step."""
+    gap_m: NDArray[np.float64]
+    since_s: NDArray[np.float64]
+    until_s: NDArray[np.float64]
 
 
 @lru_cache(maxsize=4)
-def _lay_scenery(drive: Drive) -> Scenery:
+def _lay_scenery(drive: Drive) -> tuple[Scenery, _Traffic]:
     """Everything along a drive, a pure function of it."""
     rng = np.random.default_rng([drive.seed, 3])
     route = plan_route(drive)
@@ -320,17 +332,20 @@ def _lay_scenery(drive: Drive) -> Scenery:
         things.append(_place_things(rng, drive.city_id, blocks, -1.0 if side == 0 else 1.0))
     things.append(_place_gantries(rng, drive.city_id, scene))
     section, kinds = _lay_road(rng, drive.city_id, scene, water_side)
-    bridges_m = np.arange(90.0, steps * STEP_M, 210.0) + rng.uniform(-80.0, 80.0, len(np.arange(90.0, steps * STEP_M, 210.0)))
-    return Scenery(
+    traffic, vehicles = _plan_traffic(drive)
+    bridges_m = np.arange(90.0, steps * STEP_M, 210.0)
+    bridges_m += rng.uniform(-80.0, 80.0, len(bridges_m))
+    scenery = Scenery(
         walls=np.concatenate(walls, axis=1),
         fences=np.concatenate(fences, axis=1),
         section=section,
         section_kind=kinds,
         haze_m=_draw_haze(rng, drive.weather, steps),
-        things=_join(things),
+        things=_join(things + vehicles),
         bridges_m=bridges_m[rng.random(len(bridges_m)) < 0.4].astype(np.float32),
         panorama=_draw_panorama(drive.city_id),
     )
+    return scenery, traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -391,7 +406,9 @@ def _lay_walls(rng: np.random.Generator, blocks: _Blocks, *, dry: bool) -> NDArr
     has_awning = (rng.random(count) < 0.6) & blocks.paved
     awning = looks.banner[source, rng.integers(0, 2, count)]
     shop = np.where(has_awning[:, None], awning, wall * 0.86)
-    storeys = np.maximum(np.rint(looks.storeys[source] * blocks.storeys * rng.uniform(0.7, 1.3, count)), 1.0)
+    storeys = np.maximum(
+        np.rint(looks.storeys[source] * blocks.storeys * rng.uniform(0.7, 1.3, count)), 1.0
+    )
     eave_m = storeys * looks.storey_m[source] + 0.4
     present = (rng.random(count) < blocks.built) & (dry | ~blocks.water)
     gable_m = looks.pitched[source] * 3.0
@@ -432,9 +449,7 @@ def _lay_fences(rng: np.random.Generator, blocks: _Blocks) -> NDArray[np.float64
     return _running(rows)
 
 
-def _place_things(
-    rng: np.random.Generator, city_id: int, blocks: _Blocks, side: float
-) -> Things:
+def _place_things(rng: np.random.Generator, city_id: int, blocks: _Blocks, side: float) -> Things:
     """Trees, lamp posts, flags, signs and parked cars of one side."""
     groups = []
     for share in (0.2, 0.7):
@@ -451,14 +466,14 @@ def _place_trees(
     present = rng.random(count) < np.minimum(blocks.trees * 0.6, 0.95)
     source = _draw_sources(rng, city_id, count)
     leaf = looks.leaf[source] * rng.uniform(0.9, 1.1, (count, 1))
-    trunk = np.broadcast_to(np.float32([0.34, 0.27, 0.21]), leaf.shape)
+    trunk = np.broadcast_to(_floats([0.34, 0.27, 0.21]), leaf.shape)
     sprite = looks.tree[source]
     tall = np.array([6.0, 8.5, 8.0, 7.5, 7.0, 2.6, 4.6, 1.2])[sprite] * rng.uniform(0.8, 1.2, count)
     slim = np.array([0.85, 0.6, 0.5, 0.26, 1.05, 1.15, 1.0, 1.4])[sprite]
     return _keep(present, Things(
         along_m=(blocks.start_m + share * blocks.length_m).astype(np.float32),
+        speed_m_s=np.zeros(count, np.float32),
         lateral_m=(side * rng.uniform(5.4, 6.1, count)).astype(np.float32),
-        base_m=np.zeros(count, np.float32),
         width_m=(tall * slim).astype(np.float32),
         height_m=tall.astype(np.float32),
         sprite=sprite,
@@ -466,27 +481,27 @@ def _place_trees(
     ))  # fmt: skip
 
 
-def _place_posts(
-    rng: np.random.Generator, city_id: int, blocks: _Blocks, side: float
-) -> Things:
+def _place_posts(rng: np.random.Generator, city_id: int, blocks: _Blocks, side: float) -> Things:
     """Signs of the country and flags of the city, or plain lamps and signs of nowhere."""
     looks, country, count = _palettes(), country_look(city_id), len(blocks.source)
     roll, own = rng.random(count), rng.random(count) < 0.6
-    steel = np.float32([0.5, 0.51, 0.53])
+    steel = _floats([0.5, 0.51, 0.53])
     flags = looks.banner[_draw_sources(rng, city_id, count)]
     flagged = (roll < 0.42) & (flags.max(axis=(1, 2)) != np.float32(0.6))
     is_sign = roll > 0.6
-    blank = np.float32([[0.75, 0.75, 0.73], [0.5, 0.52, 0.55]])
-    plates = np.where(own[:, None, None], np.float32([country.sign_fill, country.sign_border]), blank)
+    blank = _floats([[0.75, 0.75, 0.73], [0.5, 0.52, 0.55]])
+    plates = np.where(own[:, None, None], _floats([country.sign_fill, country.sign_border]), blank)
     colours = np.empty((count, 3, 3), np.float32)
-    colours[:, :2] = np.where(is_sign[:, None, None], plates, np.where(flagged[:, None, None], flags, steel))
+    colours[:, :2] = np.where(
+        is_sign[:, None, None], plates, np.where(flagged[:, None, None], flags, steel)
+    )
     colours[:, 2] = steel
     sign = np.where(own, SPRITES.index(country.sign), SPRITES.index("board"))
     post = np.where(flagged, SPRITES.index("banner"), SPRITES.index("lamp"))
     return _keep(roll < 0.95, Things(
         along_m=(blocks.start_m + 0.45 * blocks.length_m).astype(np.float32),
+        speed_m_s=np.zeros(count, np.float32),
         lateral_m=(side * rng.uniform(4.7, 5.2, count)).astype(np.float32),
-        base_m=np.zeros(count, np.float32),
         width_m=np.where(is_sign, 1.7, np.where(flagged, 2.2, 1.6)).astype(np.float32),
         height_m=np.where(is_sign, 3.4, 5.6).astype(np.float32),
         sprite=np.where(is_sign, sign, post),
@@ -494,16 +509,14 @@ def _place_posts(
     ))  # fmt: skip
 
 
-def _place_parked(
-    rng: np.random.Generator, city_id: int, blocks: _Blocks, side: float
-) -> Things:
+def _place_parked(rng: np.random.Generator, city_id: int, blocks: _Blocks, side: float) -> Things:
     count = len(blocks.source)
     away = (side < 0.0) == country_look(city_id).drives_left
     sprite = SPRITES.index("car back" if away else "car front")
     return _keep(rng.random(count) < blocks.parked, Things(
         along_m=(blocks.start_m + 0.9 * blocks.length_m).astype(np.float32),
+        speed_m_s=np.zeros(count, np.float32),
         lateral_m=np.full(count, side * 4.9, np.float32),
-        base_m=np.zeros(count, np.float32),
         width_m=np.full(count, 1.85, np.float32),
         height_m=np.full(count, 1.5, np.float32),
         sprite=np.full(count, sprite),
@@ -513,7 +526,7 @@ def _place_parked(
 
 def _paint_cars(rng: np.random.Generator, city_id: int, count: int) -> Floats:
     """Body, glass and plate of cars; a quarter are the city's taxis."""
-    common = np.float32([
+    common = _floats([
         [0.85, 0.85, 0.85], [0.1, 0.1, 0.11], [0.5, 0.51, 0.53], [0.32, 0.33, 0.36],
         [0.48, 0.1, 0.1], [0.14, 0.2, 0.38], [0.7, 0.7, 0.68],
     ])  # fmt: skip
@@ -521,13 +534,11 @@ def _paint_cars(rng: np.random.Generator, city_id: int, count: int) -> Floats:
     taxi = rng.random(count) < 0.25
     body[taxi] = city_looks()[city_id].taxi
     plate = np.where(rng.random((count, 1)) < 0.7, country_look(city_id).plate, (0.8, 0.8, 0.78))
-    glass = np.broadcast_to(np.float32([0.1, 0.11, 0.13]), body.shape)
+    glass = np.broadcast_to(_floats([0.1, 0.11, 0.13]), body.shape)
     return np.stack([body, glass, plate], axis=1).astype(np.float32)
 
 
-def _place_gantries(
-    rng: np.random.Generator, city_id: int, scene: NDArray[np.intp]
-) -> Things:
+def _place_gantries(rng: np.random.Generator, city_id: int, scene: NDArray[np.intp]) -> Things:
     along_m = np.arange(30.0, len(scene) * STEP_M, 55.0)
     along_m += rng.uniform(-15.0, 15.0, len(along_m))
     count = len(along_m)
@@ -537,14 +548,14 @@ def _place_gantries(
     guide, text = country_look(city_id).guide, PAINTS["white"]
     if max(guide) > 0.9:  # a light ground carries dark letters
         text = PAINTS["black"]
-    blank = np.float32([[0.3, 0.31, 0.33], [0.55, 0.55, 0.5]])
+    blank = _floats([[0.3, 0.31, 0.33], [0.55, 0.55, 0.5]])
     colours = np.empty((count, 3, 3), np.float32)
-    colours[:, :2] = np.where(own[:, None, None], np.float32([guide, text]), blank)
+    colours[:, :2] = np.where(own[:, None, None], _floats([guide, text]), blank)
     colours[:, 2] = (0.52, 0.53, 0.55)
     return _keep(rng.random(count) < shares[scene[cell]], Things(
         along_m=along_m.astype(np.float32),
+        speed_m_s=np.zeros(count, np.float32),
         lateral_m=np.zeros(count, np.float32),
-        base_m=np.zeros(count, np.float32),
         width_m=np.full(count, 10.6, np.float32),
         height_m=np.full(count, 7.4, np.float32),
         sprite=np.full(count, SPRITES.index("gantry")),
@@ -555,8 +566,8 @@ def _place_gantries(
 def _keep(present: NDArray[np.bool_], things: Things) -> Things:
     return Things(
         along_m=things.along_m[present],
+        speed_m_s=things.speed_m_s[present],
         lateral_m=things.lateral_m[present],
-        base_m=things.base_m[present],
         width_m=things.width_m[present],
         height_m=things.height_m[present],
         sprite=things.sprite[present],
@@ -567,8 +578,8 @@ def _keep(present: NDArray[np.bool_], things: Things) -> Things:
 def _join(groups: list[Things]) -> Things:
     return Things(
         along_m=np.concatenate([group.along_m for group in groups]),
+        speed_m_s=np.concatenate([group.speed_m_s for group in groups]),
         lateral_m=np.concatenate([group.lateral_m for group in groups]),
-        base_m=np.concatenate([group.base_m for group in groups]),
         width_m=np.concatenate([group.width_m for group in groups]),
         height_m=np.concatenate([group.height_m for group in groups]),
         sprite=np.concatenate([group.sprite for group in groups]),
@@ -601,14 +612,19 @@ def _lay_road(
     marked = (rng.random(len(zones)) < 0.55)[zone]
     grown = (rng.random(len(zones)) < 0.55)[zone]
     kind = (paved * 1 + marked * 2 + grown * 4 + water * 8).astype(np.intp)
-    tone = rng.uniform(0.85, 1.1)
+    tone = float(rng.choice((0.85, 0.93, 1.0, 1.08)))  # few, so that sections are drawn once
     used = np.unique(kind)
-    bins = int(2.0 * HALF_SECTION_M / BIN_M)
-    sums = np.zeros((len(used), bins + 1, 6), np.float32)
-    for place, number in enumerate(used.tolist()):
-        profile = _draw_section(city_id, number, water_side, tone)
-        np.cumsum(profile, axis=0, out=sums[place, 1:])
-    return sums.reshape(-1, 6), np.searchsorted(used, kind)
+    sums = [_sum_section(city_id, number, water_side, tone) for number in used.tolist()]
+    return np.concatenate(sums), np.searchsorted(used, kind)
+
+
+@lru_cache(maxsize=512)
+def _sum_section(city_id: int, number: int, water_side: int, tone: float) -> Floats:
+    """Running sums [B + 1, 8] of a cross-section; the last two columns are spare."""
+    profile = _draw_section(city_id, number, water_side, tone)
+    sums = np.zeros((len(profile) + 1, 8), np.float32)
+    np.cumsum(profile, axis=0, out=sums[1:, :6])
+    return sums
 
 
 def _draw_section(city_id: int, number: int, water_side: int, tone: float) -> Floats:
@@ -622,7 +638,9 @@ def _draw_section(city_id: int, number: int, water_side: int, tone: float) -> Fl
     if paved:
         colours[:] = (0.58, 0.57, 0.55)
     if water:
-        colours[(x_m > 6.2) if water_side else (x_m < -6.2)] = city.water if grown else (0.32, 0.4, 0.44)
+        colours[(x_m > 6.2) if water_side else (x_m < -6.2)] = (
+            city.water if grown else (0.32, 0.4, 0.44)
+        )
     colours[away_m < 4.05] = np.array(PAINTS["grey"])
     colours[away_m < 3.75] = np.array((0.34, 0.34, 0.35)) * tone
     on, off = colours.copy(), colours
@@ -634,7 +652,10 @@ def _draw_section(city_id: int, number: int, water_side: int, tone: float) -> Fl
 
 
 def _mark_road(
-    country: CountryLook, away_m: NDArray[np.float64], on: NDArray[np.float64], off: NDArray[np.float64]
+    country: CountryLook,
+    away_m: NDArray[np.float64],
+    on: NDArray[np.float64],
+    off: NDArray[np.float64],
 ) -> None:
     """Paints the country's lines and kerbs into both cross-sections, in place."""
     line = {"double": (away_m > 0.12) & (away_m < 0.34)}.get(country.centre, away_m < 0.14)
@@ -649,7 +670,7 @@ def _mark_road(
 
 
 @lru_cache(maxsize=32)
-def _draw_panorama(city_id: int) -> NDArray[np.int32]:
+def _draw_panorama(city_id: int) -> Floats:
     """Summed areas of hills, skyline and its lights around the whole horizon of a city."""
     look = city_looks()[city_id]
     rng = np.random.default_rng([city_id, 9])
@@ -660,7 +681,7 @@ def _draw_panorama(city_id: int) -> NDArray[np.int32]:
     hills = _hills_deg(look, turn_deg, rng)[None, :] > up_deg[:, None]
     town = _skyline_deg(look, turn_deg, rng)[None, :] > up_deg[:, None]
     lights = town & (rng.random((rows, bins)) < 0.3) & (np.arange(rows) % 3 > 0)[:, None]
-    masks = np.stack([hills & ~town, town & ~lights, lights]).astype(np.int32) * 255
+    masks = np.stack([hills & ~town, town & ~lights, lights]).astype(np.float32)
     return painting.sum_areas(np.concatenate([masks, masks[:, :, : bins // 4]], axis=2))
 
 
@@ -715,49 +736,39 @@ def _skyline_deg(
     return heights
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Traffic:
-    """Moving vehicles of a drive: oncoming ones, then those ahead in the own lane by turns."""
-
-    oncoming: Things
-    """`along_m` is the place at time 0; they come at ONCOMING_M_S."""
-    ahead: Things
-    since_s: NDArray[np.float64]
-    until_s: NDArray[np.float64]
-
-
 ONCOMING_M_S = 11.0
 
 
-@lru_cache(maxsize=4)
-def _plan_traffic(drive: Drive) -> _Traffic:
+def _plan_traffic(drive: Drive) -> tuple[_Traffic, list[Things]]:
+    """The vehicles ahead by turns, and the rows of the oncoming ones and of those ahead."""
     rng = np.random.default_rng([drive.seed, 8])
-    route = plan_route(drive)
-    reach_m = route.distances_m[-1] + ONCOMING_M_S * drive.duration_s
-    places_m = np.cumsum(rng.uniform(18.0, 90.0, int(reach_m / 50.0) + 2))
-    oncoming = _draw_vehicles(rng, drive.city_id, places_m, front=True)
-    edges_s = np.cumsum(rng.uniform(3.0, 8.0, 2 * int(drive.duration_s / 9.0) + 2)) - rng.uniform(0, 6)
-    ahead = _draw_vehicles(rng, drive.city_id, rng.uniform(7.0, 18.0, len(edges_s) // 2), front=False)
-    return _Traffic(
-        oncoming=oncoming,
-        ahead=ahead,
-        since_s=edges_s[0 : 2 * (len(edges_s) // 2) : 2],
-        until_s=edges_s[1::2],
+    reach_m = plan_route(drive).distances_m[-1] + ONCOMING_M_S * drive.duration_s
+    along_m = np.cumsum(rng.uniform(18.0, 90.0, int(reach_m / 50.0) + 2))
+    turns = int(drive.duration_s / 9.0) + 2
+    edges_s = np.cumsum(rng.uniform(3.0, 8.0, 2 * turns)) - rng.uniform(0.0, 6.0)
+    traffic = _Traffic(
+        gap_m=rng.uniform(7.0, 18.0, turns), since_s=edges_s[0::2], until_s=edges_s[1::2]
     )
+    oncoming = _draw_vehicles(rng, drive.city_id, along_m, front=True)
+    return traffic, [oncoming, _draw_vehicles(rng, drive.city_id, np.zeros(turns), front=False)]
 
 
 def _draw_vehicles(
     rng: np.random.Generator, city_id: int, along_m: NDArray[np.float64], *, front: bool
 ) -> Things:
     count = len(along_m)
-    kinds = ["car front", "truck front", "bus front"] if front else ["car back", "truck back", "car back"]
+    kinds = (
+        ["car front", "truck front", "bus front"]
+        if front
+        else ["car back", "truck back", "car back"]
+    )
     pick = rng.choice(3, size=count, p=(0.64, 0.24, 0.12))
     sizes = np.array([(1.85, 1.5), (2.6, 3.7), (2.5, 3.1) if front else (1.85, 1.5)])[pick]
     left = country_look(city_id).drives_left
     return Things(
         along_m=along_m.astype(np.float32),
+        speed_m_s=np.full(count, ONCOMING_M_S if front else 0.0, np.float32),
         lateral_m=np.full(count, 1.8 if left == front else -1.8, np.float32),
-        base_m=np.zeros(count, np.float32),
         width_m=sizes[:, 0].astype(np.float32),
         height_m=sizes[:, 1].astype(np.float32),
         sprite=np.array([SPRITES.index(name) for name in kinds])[pick],
@@ -765,31 +776,13 @@ def _draw_vehicles(
     )
 
 
-def _move_traffic(traffic: _Traffic, drive: Drive, pose: Pose) -> Things:
-    """The moving vehicles near the camera, placed for one moment."""
-    oncoming = traffic.oncoming
-    along_m = oncoming.along_m - np.float32(ONCOMING_M_S * pose.time_s)
-    close = np.abs(along_m - pose.along_m) < painting.SEEN_M
-    time_s = pose.time_s
-    there = (traffic.since_s <= time_s) & (time_s < traffic.until_s)
-    since_s, until_s = time_s - traffic.since_s, traffic.until_s - time_s
+def _move_things(things: Things, traffic: _Traffic, pose: Pose) -> Floats:
+    """Where each thing is at one moment; the vehicles ahead are the last rows."""
+    along_m: Floats = things.along_m - things.speed_m_s * np.float32(pose.time_s)
+    since_s, until_s = pose.time_s - traffic.since_s, traffic.until_s - pose.time_s
     # They come into view from afar and drive off again, never out of nothing.
-    extra_m = 70.0 * (np.clip(1.0 - since_s / 1.5, 0, 1) ** 2 + np.clip(1.0 - until_s / 1.5, 0, 1) ** 2)
-    gap_m = traffic.ahead.along_m + 1.5 * np.sin(time_s * 0.7) + extra_m
-    ahead = traffic.ahead
-    return _join([
-        _keep(close, _shift(oncoming, along_m)),
-        _keep(there, _shift(ahead, (pose.along_m + gap_m).astype(np.float32))),
-    ])  # fmt: skip
-
-
-def _shift(things: Things, along_m: Floats) -> Things:
-    return Things(
-        along_m=along_m,
-        lateral_m=things.lateral_m,
-        base_m=things.base_m,
-        width_m=things.width_m,
-        height_m=things.height_m,
-        sprite=things.sprite,
-        colours=things.colours,
-    )
+    far = np.clip(1.0 - since_s / 1.5, 0.0, 1.0) ** 2 + np.clip(1.0 - until_s / 1.5, 0.0, 1.0) ** 2
+    gap_m = traffic.gap_m + 1.5 * np.sin(0.7 * pose.time_s) + 70.0 * far
+    there = (since_s >= 0.0) & (until_s > 0.0)
+    along_m[-len(gap_m) :] = np.where(there, pose.along_m + gap_m, -1e6)
+    return along_m

@@ -1,7 +1,7 @@
 """The facts of the rendered world: its places, how they look, and the drives through them.
 
-Everything here is invented except the names, codes and positions of the cities (GeoNames, CC BY 4.0).
-The looks are caricatures made to be told apart at 112 pixels; they are no guide to the real places.
+All is invented except the names, codes and positions of the cities (GeoNames, CC BY 4.0). The looks
+are caricatures made to be told apart at 112 pixels; they are no guide to the real places.
 """
 
 import csv
@@ -152,33 +152,42 @@ class Scene:
     storeys: float
     """Storeys as a share of the city's own count; at least one is built."""
     trees: float
-    fence: Literal["none", "rail", "hedge", "balustrade", "mesh"]
+    fence: str
+    """One of none, rail, hedge, balustrade and mesh."""
     paved: bool
     gantries: float
     parked: float
     water: bool = False
 
 
+def _scene(text: str) -> Scene:
+    group, speed_m_s, built, storeys, trees, fence, paved, gantries, parked, water = text.split()
+    return Scene(
+        group=int(group),
+        speed_m_s=float(speed_m_s),
+        built=float(built),
+        storeys=float(storeys),
+        trees=float(trees),
+        fence=fence,
+        paved=paved == "yes",
+        gantries=float(gantries),
+        parked=float(parked),
+        water=water == "yes",
+    )
+
+
 SCENES: dict[str, Scene] = {
-    "street": Scene(group=15, speed_m_s=10.0, built=0.92, storeys=1.0, trees=0.35, fence="none",
-                    paved=True, gantries=0.25, parked=0.5),
-    "old town": Scene(group=11, speed_m_s=9.0, built=0.85, storeys=0.7, trees=0.4, fence="balustrade",
-                      paved=True, gantries=0.1, parked=0.2),
-    "residential": Scene(group=14, speed_m_s=10.0, built=0.7, storeys=0.35, trees=0.8, fence="hedge",
-                         paved=False, gantries=0.1, parked=0.4),
-    "highway": Scene(group=10, speed_m_s=21.0, built=0.12, storeys=0.8, trees=0.4, fence="rail",
-                     paved=False, gantries=0.8, parked=0.0),
-    "park": Scene(group=12, speed_m_s=11.0, built=0.0, storeys=0.0, trees=1.0, fence="balustrade",
-                  paved=False, gantries=0.15, parked=0.15),
-    "waterfront": Scene(group=6, speed_m_s=12.0, built=0.6, storeys=1.0, trees=0.6, fence="balustrade",
-                        paved=True, gantries=0.2, parked=0.15, water=True),
-    "industrial": Scene(group=13, speed_m_s=12.0, built=0.6, storeys=0.5, trees=0.3, fence="mesh",
-                        paved=False, gantries=0.3, parked=0.25),
-    "forest": Scene(group=8, speed_m_s=16.0, built=0.0, storeys=0.0, trees=1.6, fence="none",
-                    paved=False, gantries=0.2, parked=0.0),
-    "hills": Scene(group=7, speed_m_s=17.0, built=0.06, storeys=0.3, trees=0.6, fence="rail",
-                   paved=False, gantries=0.3, parked=0.0),
-}  # fmt: skip
+    # group, speed m/s, built, storeys, trees, fence, paved, gantries, parked, water
+    "street": _scene("15 10 0.92 1.0 0.35 none yes 0.25 0.5 no"),
+    "old town": _scene("11 9 0.85 0.7 0.4 balustrade yes 0.1 0.2 no"),
+    "residential": _scene("14 10 0.7 0.35 0.8 hedge no 0.1 0.4 no"),
+    "highway": _scene("10 21 0.12 0.8 0.4 rail no 0.8 0.0 no"),
+    "park": _scene("12 11 0.0 0.0 1.0 balustrade no 0.15 0.15 no"),
+    "waterfront": _scene("6 12 0.6 1.0 0.6 balustrade yes 0.2 0.15 yes"),
+    "industrial": _scene("13 12 0.6 0.5 0.3 mesh no 0.3 0.25 no"),
+    "forest": _scene("8 16 0.0 0.0 1.6 none no 0.2 0.0 no"),
+    "hills": _scene("7 17 0.06 0.3 0.6 rail no 0.3 0.0 no"),
+}
 """Surroundings by name; groups are 0-based, so 15 is the sixteenth."""
 
 SCENE_SHARES = (0.24, 0.08, 0.16, 0.14, 0.08, 0.1, 0.08, 0.06, 0.06)
@@ -299,7 +308,9 @@ def _speed_profile(
     phases = rng.uniform(0.0, 2.0 * np.pi, 3)
     for period_s, phase in zip((7.0, 13.0, 29.0), phases, strict=True):
         pace = pace * (1.0 + 0.08 * np.sin(2.0 * np.pi * times_s / period_s + phase))
-    for stop_s in rng.uniform(4.0, times_s[-1] - 4.0, int(rng.integers(0, 3))):
+    half_s = 0.5 * times_s[-1]
+    for number in np.flatnonzero(rng.random(2) < 0.5):  # at most one stop in each half of a drive
+        stop_s = half_s * number + rng.uniform(5.0, half_s - 5.0)
         hold_s = rng.uniform(0.3, 1.4)
         away_s = np.maximum(np.abs(times_s - stop_s) - 0.5 * hold_s, 0.0)
         pace = pace * np.clip(away_s / 3.0, 0.0, 1.0)  # three seconds of braking and of starting

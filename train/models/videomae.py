@@ -108,6 +108,7 @@ class VideoMAEEncoder(nn.Module):
         tubelets_NPV, positions = self.tubelets(pixels_NTHWC), self.positions
         if keep_tokens < 1:
             kept_NP = random_tokens(len(tubelets_NPV), self.config.tokens, keep_tokens)
+            kept_NP = kept_NP.to(tubelets_NPV.device)
             tubelets_NPV = tubelets_NPV.take_along_dim(kept_NP[..., None], dim=1)
             positions = positions[kept_NP]
         tokens_NPD = self.patch(tubelets_NPV) + positions
