@@ -156,7 +156,9 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     (path / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def describe_file(path: Path, *, precision: str | None = None, **measured: float | str) -> FileRecord:
+def describe_file(
+    path: Path, *, precision: str | None = None, **measured: float | str
+) -> FileRecord:
     """Hash and measure one file for the manifest."""
     return FileRecord(
         sha256=sha256_of(path),

@@ -5,6 +5,7 @@ Shape suffixes: N clips, K classes of one level.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,10 @@ LISTED_CITIES = 5
 class Look:
     """What the model makes of one clip."""
 
-    city_probs_K: NDArray[np.float64]
-    scene_probs_K: NDArray[np.float64]
+    city_probs: NDArray[np.float64]
+    """Calibrated posterior over the cities.  [K], sums to 1."""
+    scene_probs: NDArray[np.float64]
+    """[K], sums to 1."""
     policy: Policy
     fallback: str | None
     damaged: bool
@@ -89,8 +92,8 @@ def read_scores(
     logits = {level: scores[level] for level in LEVELS}
     decoded = decode(logits, hierarchy, mode="marginal", temperatures=temperatures)
     return Look(
-        city_probs_K=decoded.probs["city"][0],
-        scene_probs_K=np.exp(log_softmax(scores["scene"][0])),
+        city_probs=decoded.probs["city"][0],
+        scene_probs=np.exp(log_softmax(scores["scene"][0])),
         policy=clip.policy,
         fallback=clip.fallback,
         damaged=clip.damaged,
@@ -117,7 +120,7 @@ def is_settled(looks: Sequence[Look], stop_prob: float) -> bool:
     """At least two clips name the city that all of them together name with stop_prob or more."""
     if len(looks) < 2:
         return False
-    stacked = np.stack([look.city_probs_K for look in looks])
+    stacked = np.stack([look.city_probs for look in looks])
     fused = fuse(stacked)
     agreeing = int((stacked.argmax(axis=1) == fused.argmax()).sum())
     return agreeing >= 2 and float(fused.max()) >= stop_prob
@@ -127,7 +130,7 @@ def estimate(
     looks: Sequence[Look], hierarchy: Hierarchy, calibration: Mapping[Level, LevelCalibration]
 ) -> Estimate:
     """Answer at the finest level whose most probable place reaches its threshold."""
-    fused = fuse(np.stack([look.city_probs_K for look in looks]))
+    fused = fuse(np.stack([look.city_probs for look in looks]))
     probs = {level: row[0] for level, row in marginals(fused[np.newaxis], hierarchy).items()}
     level = next(
         (name for name in LEVELS if probs[name].max() >= calibration[name].threshold_prob), None
@@ -173,7 +176,7 @@ def make_tag(
     city, state = names.get("city"), names.get("state")
     country, continent = names.get("country"), names.get("continent")
     cities = _top_cities(found.probs["city"], hierarchy)
-    scene_probs_K = np.mean([look.scene_probs_K for look in looks], axis=0)
+    scene_probs_K = np.mean([look.scene_probs for look in looks], axis=0)
     lat_deg, lon_deg = found.point_deg or (None, None)
     problem = _describe_problems(looks, errors)
     return Tag(
@@ -232,7 +235,7 @@ def describe_sampling(sampling: Sampling, looks: Sequence[Look], duration_s: flo
     """The policy and span asked for, and whatever became of them, on one line."""
     parts = [f"{sampling.policy} {sampling.span_s:g} s"]
     if duration_s is not None and duration_s < sampling.span_s:
-        parts.append(f"cut to {duration_s:.1f} s: the video is no longer")
+        parts.append(f"cut to {duration_s:.1f} s: the whole video")
     fallbacks = [(look.policy, look.fallback) for look in looks if look.fallback]
     parts += [
         f"{fallbacks.count((policy, why))} of {len(looks)} clips {policy}: {why}"
@@ -275,7 +278,7 @@ def mean_point_deg(
 
 def _path_upwards(level: Level, place: int, hierarchy: Hierarchy) -> dict[Level, int]:
     path = {level: place}
-    for fine, coarse in zip(LEVELS, LEVELS[1:], strict=False):
+    for fine, coarse in itertools.pairwise(LEVELS):
         if fine in path:
             path[coarse] = int(hierarchy.parents[fine][path[fine]])
     return path

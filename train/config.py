@@ -55,7 +55,11 @@ class TrainConfig:
     label_smoothing: float
     scene_weight: float
     keep_tokens: float
-    full_tokens_from: float
+    """Share of a clip's tokens that a step sees ..."""
+    last_keep_tokens: float
+    """... and in the last steps."""
+    last_share: float
+    """How many steps are the last, as a share of all."""
     val_clips: int
     test_clips: int
     sampling: SamplingRange
@@ -69,8 +73,9 @@ class TrainConfig:
             )
         if self.views < 1:
             raise ValueError(f"views {self.views} must be at least 1")
-        if not 0 < self.keep_tokens <= 1:
-            raise ValueError(f"keep_tokens {self.keep_tokens} must lie in (0, 1]")
+        for name in ("keep_tokens", "last_keep_tokens"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} must lie in (0, 1]")
 
 
 def preset_names() -> tuple[str, ...]:

@@ -108,9 +108,7 @@ def evaluate_run(
             for mode in MODES
         },
         "conflict_rate": {
-            mode: conflict_rate(
-                _decode(everything, hierarchy, mode, calibration[mode]), hierarchy
-            )
+            mode: conflict_rate(_decode(everything, hierarchy, mode, calibration[mode]), hierarchy)
             for mode in MODES
         },
         "scene_top1": everything.scene_top1,
@@ -225,7 +223,9 @@ def show_evaluation(evaluation: dict[str, Any], console: Console) -> None:
     for name in ("policy", "span s", "city", "country", "clips"):
         table.add_column(name, justify="left" if name == "policy" else "right")
     for row in evaluation["policies"]:
-        shares = [_with_interval(row[f"{level}_top1"], row["clips"]) for level in ("city", "country")]
+        shares = [
+            _with_interval(row[f"{level}_top1"], row["clips"]) for level in ("city", "country")
+        ]
         table.add_row(row["policy"], f"{row['span_s']:g}", *shares, str(row["clips"]))
     console.print(table)
 

@@ -79,7 +79,7 @@ class ExportReport:
     def __str__(self) -> str:
         """A few lines for a person."""
         sizes = ", ".join(
-            f"{name} ({entry.size_bytes / 1e6:.2f} MB)" for name, entry in self.files.items()
+            f"{name} ({entry.size_bytes / 1e3:,.0f} kB)" for name, entry in self.files.items()
         )
         checks = ", ".join(
             f"{name} not installed, not checked" if worst is None else f"{name} {worst:.1e}"

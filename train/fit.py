@@ -42,6 +42,7 @@ from train.evaluate import TABLE_COLUMNS, evaluate_run, show_evaluation
 from train.losses import geo_loss
 from train.models.geolocator import Geolocator
 from train.models.videomae import SIZES
+from train.warmstart import StandardisedHeads, start_from_components, widen_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 10
 """Steps between two lines of metrics.jsonl."""
+START_CLIPS = 64
+"""Clips whose principal components the patch embedding starts from."""
 REPLAY_POOL = 1024
 """Clips that wait for their second view: 0.6 GB at 16x112x112."""
 
@@ -63,7 +66,9 @@ def main(
     preset: Annotated[str, typer.Option(help="Recipe from train/presets, without .toml.")] = "demo",
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder; must not exist yet. Default: runs/PRESET, or the next free."),
+        typer.Option(
+            help="Run folder; must not exist yet. Default: runs/PRESET, or the next free."
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps; few for a smoke run.")
@@ -78,7 +83,8 @@ def main(
         int | None, typer.Option(min=1, help="Clips of the evaluation at the end.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that render clips. Default: half the cores.")
+        int | None,
+        typer.Option(min=0, help="Processes that render clips. Default: half the cores."),
     ] = None,
 ) -> None:
     """Train a model on rendered drives and evaluate it on drives it has never seen."""
@@ -154,21 +160,22 @@ def fit(config: TrainConfig, run: Path, *, workers: int, console: Console) -> Ge
     loader = DataLoader(
         clips, batch_size=config.batch, num_workers=workers, worker_init_fn=_one_thread
     )
+    widen_weights(model.encoder)
+    start_from_components(model, torch.stack([clips[index][0] for index in range(START_CLIPS)]))
+    learner = StandardisedHeads(model).train()
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas
     )
-    model.train()
     with (run / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
         batches = replay(loader, views=config.views, seed=config.seed)
         for step, (pixels, labels) in enumerate(_with_progress(batches, config, console)):
-            record = train_step(model, optimizer, pixels, labels, step=step, config=config)
+            record = train_step(learner, optimizer, pixels, labels, step=step, config=config)
             if step % LOG_EVERY == 0 or step == config.steps - 1:
                 metrics.write(json.dumps(record) + "\n")
                 metrics.flush()
-    model.eval()
-    save_checkpoint(
-        run, model, places_csv=rendered_places_csv(), facts=training_facts(config)
-    )
+    learner.eval()
+    learner.fold()
+    save_checkpoint(run, model, places_csv=rendered_places_csv(), facts=training_facts(config))
     return model
 
 
@@ -187,11 +194,10 @@ def replay(loader: Iterable[Batch], *, views: int, seed: int) -> Iterator[Batch]
     pool: list[tuple[Tensor, dict[str, Tensor]]] = []
     for pixels, labels in loader:
         yield pixels, labels
-        pool.extend(
-            (pixels[index], {name: column[index] for name, column in labels.items()})
-            for _ in range(views - 1)
-            for index in range(len(pixels))
-        )
+        for index in range(len(pixels)):
+            # A copy: a slice would keep its whole batch in memory.
+            clip = pixels[index].clone(), {name: labels[name][index] for name in labels}
+            pool.extend([clip] * (views - 1))
         while len(pool) > REPLAY_POOL:
             yield _draw(pool, len(pixels), rng)
     while pool:
@@ -210,7 +216,7 @@ def _draw(
 
 
 def train_step(
-    model: Geolocator,
+    learner: StandardisedHeads,
     optimizer: torch.optim.Optimizer,
     pixels: Tensor,
     labels: dict[str, Tensor],
@@ -222,8 +228,8 @@ def train_step(
     lr = learning_rate(step, config)
     for group in optimizer.param_groups:
         group["lr"] = lr
-    early = step < config.full_tokens_from * config.steps
-    outputs = model(pixels, keep_tokens=config.keep_tokens if early else 1.0)
+    early = step < (1 - config.last_share) * config.steps
+    outputs = learner(pixels, keep_tokens=config.keep_tokens if early else config.last_keep_tokens)
     loss = geo_loss(
         outputs,
         labels,
@@ -236,11 +242,10 @@ def train_step(
         )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip_norm)
     optimizer.step()
     right = {
-        level: float((outputs[level].argmax(1) == labels[level]).float().mean())
-        for level in LEVELS
+        level: float((outputs[level].argmax(1) == labels[level]).float().mean()) for level in LEVELS
     }
     return {"step": step, "loss": loss.item(), "lr": lr, "grad_norm": float(norm), **right}
 

@@ -5,6 +5,7 @@ All times are seconds from the first frame; ranges are half-open, [start_s, end_
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def plan_windows(duration_s: float | None, span_s: float, count: int) -> tuple[W
     if duration_s <= span_s:
         return (Window(start_s=0.0, end_s=max(duration_s, 1e-3)),)
     room_s = duration_s - span_s
-    fitting = min(count, 1 + int(room_s / (span_s / 2)))
+    fitting = max(1, min(count, int(room_s / (span_s / 2))))
     starts_s = [room_s * (index + 0.5) / fitting for index in range(fitting)]
     return tuple(
         Window(start_s=starts_s[index], end_s=starts_s[index] + span_s)
@@ -79,20 +80,70 @@ def wanted_times(window: Window, frames: int) -> NDArray[np.float64]:
     return window.start_s + step_s * np.arange(frames, dtype=np.float64)
 
 
+def dense_stride(window: Window, frames: int, fps: float, duration_s: float | None) -> int:
+    """How many frames on the next frame of a dense clip lies: >= 1, steady over the clip.
+
+    The span of the window to the nearest whole stride, or a shorter one where the clip would
+    otherwise run past the end of the video.
+    """
+    stride = round((window.end_s - window.start_s) * fps / frames)
+    if duration_s is not None and frames > 1:
+        left = math.ceil((duration_s - window.start_s) * fps - 0.5)
+        stride = min(stride, (left - 1) // (frames - 1))
+    return max(1, stride)
+
+
+def nearest(times_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> NDArray[np.intp]:
+    """For each wanted time the index of the nearest of some rising times.
+
+    Of two that are equally near, to the microsecond, it is the earlier. Where everything falls on
+    one frame and there are others, the clip shares its frames between the two that are nearest
+    to its middle: a clip of one still picture says nothing about motion.
+    """
+    after = np.searchsorted(times_s, wanted_s).clip(0, len(times_s) - 1)
+    before = (after - 1).clip(0)
+    is_before = np.abs(times_s[before] - wanted_s) <= np.abs(times_s[after] - wanted_s) + 1e-6
+    picked = np.where(is_before, before, after)
+    if len(times_s) > 1 and len(wanted_s) > 1 and picked[0] == picked[-1]:
+        middle_s = (wanted_s[0] + wanted_s[-1]) / 2
+        first = int(np.searchsorted(times_s, middle_s).clip(1, len(times_s) - 1)) - 1
+        picked = first + (np.arange(len(wanted_s)) * 2) // len(wanted_s)
+    return picked
+
+
+def shorten(window: Window, times_s: NDArray[np.float64]) -> Window:
+    """The part of a window that some rising times cover, the last of them being the last there is.
+
+    Where they end before the window begins, as much of their end as the window is long.
+    """
+    step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+    end_s = min(window.end_s, float(times_s[-1]) + step_s)
+    start_s = window.start_s
+    if start_s >= end_s:
+        start_s = max(float(times_s[0]), end_s - (window.end_s - window.start_s))
+    return Window(start_s=start_s, end_s=max(end_s, start_s))
+
+
+def widest_gap_s(key_times_s: NDArray[np.float64], window: Window) -> float:
+    """Longest stretch of a window without a key frame; the window's edges count as ends."""
+    inside = key_times_s[(key_times_s > window.start_s) & (key_times_s < window.end_s)]
+    return float(np.diff([window.start_s, *inside, window.end_s]).max())
+
+
 def _spread_order(count: int) -> list[int]:
-    """Indices 0 .. count - 1, each next one far from those before it (middle first)."""
+    """Indices 0 .. count - 1, the middle first, each next one as far as can be from those before.
+
+    Of those equally far from the nearest, the one that is farthest from all goes first.
+    """
+    centre = (count - 1) / 2
     order: list[int] = []
-    left = set(range(count))
+    left = list(range(count))
     while left:
-        centre = (count - 1) / 2
-        pick = min(
-            left,
-            key=lambda index: (
-                -min((abs(index - done) for done in order), default=0),
-                abs(index - centre),
-                index,
-            ),
-        )
-        order.append(pick)
-        left.remove(pick)
+
+        def rank(index: int) -> tuple[float, float, float, int]:
+            distances = [abs(index - before) for before in order]
+            return (-min(distances, default=0), -sum(distances), abs(index - centre), index)
+
+        order.append(min(left, key=rank))
+        left.remove(order[-1])
     return order

@@ -162,9 +162,7 @@ def marginals(
 def log_softmax(logits_NK: NDArray[np.floating]) -> NDArray[np.float64]:
     """Logarithm of the softmax over the last axis, in double precision."""
     shifted = logits_NK.astype(np.float64) - logits_NK.max(axis=-1, keepdims=True)
-    normalised: NDArray[np.float64] = shifted - np.log(
-        np.exp(shifted).sum(axis=-1, keepdims=True)
-    )
+    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return normalised
 
 

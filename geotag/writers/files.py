@@ -44,7 +44,9 @@ class AtomicFile:
         self._check_target(path)
         self._part = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
         with self._explained():
-            self._stream = self._part.open("x", encoding="utf-8", newline="", errors="backslashreplace")
+            self._stream = self._part.open(
+                "x", encoding="utf-8", newline="", errors="backslashreplace"
+            )
 
     def write(self, text: str) -> None:
         """Add text to the hidden file."""

@@ -33,5 +33,8 @@ def feature(tag: Tag) -> str:
 
 
 GEOJSON = Format(
-    head='{"type": "FeatureCollection", "features": [\n', separator=",\n", tail="\n]}\n", row=feature
+    head='{"type": "FeatureCollection", "features": [\n',
+    separator=",\n",
+    tail="\n]}\n",
+    row=feature,
 )

@@ -26,7 +26,6 @@ class RunFacts:
     started_utc: str
     finished_utc: str
     command: tuple[str, ...]
-    folder: str
     config: dict[str, object]
     """The resolved settings."""
     bundle: str

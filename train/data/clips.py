@@ -88,9 +88,7 @@ class RenderedClips(Dataset[Sample]):
         frames_THWC, scene = render_clip(
             drive, policy, span_s, rng=rng, frames=self.frames, size=self.image_px
         )
-        labels = {
-            level: int(self.hierarchy.ancestors[level][drive.city_id]) for level in LEVELS
-        }
+        labels = {level: int(self.hierarchy.ancestors[level][drive.city_id]) for level in LEVELS}
         return torch.from_numpy(frames_THWC), {**labels, "scene": scene}
 
     def _draw_sampling(
@@ -109,4 +107,3 @@ class RenderedClips(Dataset[Sample]):
             "keyframe": (8.0, self.sampling.max_span_s),
         }[policy]
         return policy, math.exp(rng.uniform(math.log(low_s), math.log(high_s)))
-

@@ -97,20 +97,16 @@ class VideoMAEEncoder(nn.Module):
 
     def forward(self, pixels_NTCHW: Tensor) -> Tensor:
         """Encode normalised clips.  float [N, T, 3, H, W] -> tokens [N, P, D]."""
-        return self.encode(pixels_NTCHW.permute(0, 1, 3, 4, 2))
+        return self.encode(self.tubelets(pixels_NTCHW.permute(0, 1, 3, 4, 2)))
 
-    def encode(self, pixels_NTHWC: Tensor, keep_tokens: float = 1.0) -> Tensor:
-        """Encode normalised clips, colours last.  float [N, T, H, W, 3] -> tokens [N, P, D].
+    def encode(self, tubelets_NPV: Tensor, kept_NP: Tensor | None = None) -> Tensor:
+        """Encode normalised tubelets.  float [N, P, values] -> tokens [N, P, D].
 
-        With `keep_tokens` below 1 each clip is seen through that random share of its tubelets:
-        half of them train in less than half the time (PatchDropout, Liu et al., WACV 2023).
+        Args:
+            tubelets_NPV: as `tubelets` cuts them; all of them, or those that `kept_NP` names.
+            kept_NP: which of the P positions the tubelets are; None for all.
         """
-        tubelets_NPV, positions = self.tubelets(pixels_NTHWC), self.positions
-        if keep_tokens < 1:
-            kept_NP = random_tokens(len(tubelets_NPV), self.config.tokens, keep_tokens)
-            kept_NP = kept_NP.to(tubelets_NPV.device)
-            tubelets_NPV = tubelets_NPV.take_along_dim(kept_NP[..., None], dim=1)
-            positions = positions[kept_NP]
+        positions = self.positions if kept_NP is None else self.positions[kept_NP]
         tokens_NPD = self.patch(tubelets_NPV) + positions
         for block in self.blocks:
             tokens_NPD = block(tokens_NPD)

@@ -7,8 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from train.data import rendered, world
-from train.data.rendered import draw_drive, places, render_clip, render_frames, sample_times
+from train.data import looks, rendered, route, scenery, view, world
+from train.data.rendered import render_clip, render_frames, sample_times
+from train.data.world import draw_drive, places
 
 ROOT = Path(__file__).parents[3]
 DRIVES_PER_SPLIT = 500
@@ -45,15 +46,16 @@ def test_same_drive_gives_the_same_bytes_whatever_was_rendered_before() -> None:
     times_s = np.array([1.0, 17.3, 42.0])
     first = render_frames(draw_drive("train", 5), times_s)
     render_frames(draw_drive("test", 9), times_s)
-    world.plan_route.cache_clear()
-    rendered._lay_scenery.cache_clear()
+    route.plan_route.cache_clear()
+    scenery.lay_scenery.cache_clear()
     again = render_frames(draw_drive("train", 5), times_s[::-1])[::-1]
     assert first.tobytes() == again.tobytes()
 
 
 def test_another_process_gives_the_same_bytes() -> None:
     code = (
-        "import hashlib, numpy as np; from train.data.rendered import draw_drive, render_frames;"
+        "import hashlib, numpy as np;"
+        "from train.data.rendered import render_frames; from train.data.world import draw_drive;"
         "pixels = render_frames(draw_drive('val', 7), np.array([3.0, 31.5]));"
         "print(hashlib.sha256(pixels.tobytes()).hexdigest())"
     )
@@ -76,7 +78,8 @@ def test_import_and_rendering_work_without_torch() -> None:
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Block())\n"
         "import numpy as np\n"
-        "from train.data.rendered import draw_drive, render_frames\n"
+        "from train.data.rendered import render_frames\n"
+        "from train.data.world import draw_drive\n"
         "assert render_frames(draw_drive('train', 0), np.array([1.0])).any()\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -143,11 +146,12 @@ def test_scenes_change_along_a_drive() -> None:
 
 def test_car_moves_at_road_speeds_and_never_waits_long() -> None:
     for index in range(30):
-        route = world.plan_route(draw_drive("train", index))
-        speed_m_s = np.diff(route.distances_m) / np.diff(route.times_s)
+        drive = draw_drive("train", index)
+        plan = route.plan_route(drive.route_id, drive.duration_s)
+        speed_m_s = np.diff(plan.distances_m) / np.diff(plan.times_s)
         assert speed_m_s.min() >= 0.0
         assert speed_m_s.max() <= 25.001
-        windows_m = route.distances_m[25:] - route.distances_m[:-25]  # 2.5 s
+        windows_m = plan.distances_m[25:] - plan.distances_m[:-25]  # 2.5 s
         assert windows_m.min() > 0.5
 
 
@@ -195,15 +199,15 @@ def test_left_hand_traffic_keeps_to_the_other_half_of_the_road() -> None:
         )
         for code in ("US", "GB")
     )
-    assert rendered._pose_at(right, 5.0).lateral_m > 0.5
-    assert rendered._pose_at(left, 5.0).lateral_m < -0.5
+    assert view.pose_at(right, 5.0).lateral_m > 0.5
+    assert view.pose_at(left, 5.0).lateral_m < -0.5
 
 
 def test_cities_of_one_country_share_its_road_and_differ_in_look() -> None:
     names = [place.city for place in places()]
     london, edinburgh = names.index("London"), names.index("Edinburgh")
-    assert world.country_look(london) == world.country_look(edinburgh)
-    assert world.city_looks()[london] != world.city_looks()[edinburgh]
+    assert looks.country_look(london) == looks.country_look(edinburgh)
+    assert looks.city_looks()[london] != looks.city_looks()[edinburgh]
 
 
 def test_burnt_in_clock_says_nothing_of_the_city() -> None:
@@ -253,6 +257,13 @@ def test_small_frames_match_the_video_scaled_down(video: Path) -> None:
     straight = render_frames(_clear_drive(), 8.0 + np.arange(len(decoded)) / 10.0)
     difference = np.abs(np.stack(decoded).astype(float) - straight.astype(float)).mean()
     assert difference < 5.0
+
+
+def test_video_names_no_place(video: Path) -> None:
+    with av.open(str(video)) as container:
+        written = str([container.metadata, *(stream.metadata for stream in container.streams)])
+    names = {name for place in places() for name in (place.city, place.state, place.country)}
+    assert not [name for name in names if name in written]
 
 
 def test_video_beyond_the_drive_is_refused(tmp_path: Path) -> None:

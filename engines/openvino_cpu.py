@@ -1,0 +1,155 @@
+"""The bundle's network on a CPU, through OpenVINO.
+
+Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K width of an output.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engines.base import EngineError, EngineMismatchError, EngineUnavailableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from engines.bundle import Bundle, Manifest
+
+MODEL = "model.onnx"
+INPUT = "clip"
+
+
+class OpenvinoEngine:
+    """A compiled network; satisfies `engines.base.Engine`.  One `infer` at a time.
+
+    Clips are run one by one: on the two-core machine where it was measured a batch is no faster per
+    clip, and its activations would grow with N.
+    """
+
+    name = "openvino-cpu-fp32"
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        """Read and compile the bundle's `model.onnx`; nothing is written to disk.
+
+        Args:
+            bundle: a verified model folder.
+            threads: processor cores for one inference, 1 or more.
+
+        Raises:
+            EngineUnavailableError: OpenVINO is not installed or does not start here.
+            EngineMismatchError: the model's input or outputs are not those of the manifest.
+            EngineError: OpenVINO cannot read or compile the model.
+        """
+        if threads < 1:
+            raise ValueError(
+                f"compiling {bundle.label} for {threads} threads: at least 1 is needed"
+            )
+        self._manifest = bundle.manifest
+        self._label = bundle.label
+        self._request = _compile(bundle.file(MODEL), bundle.manifest, threads)
+
+    def infer(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run N clips.  uint8 [N, T, H, W, 3] -> every output of the bundle, float32 [N, K].
+
+        Args:
+            clips_NTHWC: N may be 0; the arrays then have no rows.
+
+        Raises:
+            ValueError: another shape or type of pixels.
+            EngineError: the engine is closed, or OpenVINO fails; its own words are kept.
+        """
+        self._check_clips(clips_NTHWC)
+        if self._request is None:
+            raise EngineError(f"running {self._label}: the engine was closed; open it again.")
+        scores = {
+            output: np.empty((len(clips_NTHWC), width), dtype=np.float32)
+            for output, width in self._manifest.outputs.items()
+        }
+        for row, clip_THWC in enumerate(clips_NTHWC):
+            try:
+                self._request.infer({INPUT: np.ascontiguousarray(clip_THWC)[np.newaxis]})
+            except RuntimeError as exc:
+                raise EngineError(f"running {self._label} with OpenVINO: {exc}") from exc
+            for output, scores_NK in scores.items():
+                scores_NK[row] = self._request.get_tensor(output).data[0]
+        return scores
+
+    def close(self) -> None:
+        """Release the compiled network and its memory; calling twice is harmless."""
+        self._request = None
+
+    def _check_clips(self, clips_NTHWC: NDArray[np.uint8]) -> None:
+        expected = _clip_shape(self._manifest)
+        if clips_NTHWC.dtype != np.uint8 or clips_NTHWC.shape[1:] != expected:
+            raise ValueError(
+                f"running {self._label}: it takes uint8 [N, {', '.join(map(str, expected))}], "
+                f"was given {clips_NTHWC.dtype} {list(clips_NTHWC.shape)}"
+            )
+
+
+def _compile(path: Path, manifest: Manifest, threads: int) -> Any:  # noqa: ANN401  (openvino has no types)
+    """Read, check and compile a model; returns OpenVINO's InferRequest."""
+    try:
+        import openvino
+    except ImportError as exc:
+        raise EngineUnavailableError(
+            f"starting OpenVINO: {exc}. Install it with `pip install 'geotag-video[cpu]'`."
+        ) from exc
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        _check_model(model, manifest, openvino.Type.u8)
+        # One fixed shape. With N left open and one thread, OpenVINO 2026.4 loses the errors of
+        # its shape inference and returns uninitialised memory.
+        model.reshape({INPUT: [1, *_clip_shape(manifest)]})
+        return core.compile_model(model, "CPU", _settings(threads)).create_infer_request()
+    except RuntimeError as exc:
+        raise EngineError(f"compiling {path} with OpenVINO: {exc}") from exc
+
+
+def _settings(threads: int) -> dict[str, str | int | bool]:
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        # The default may pick bfloat16 where the CPU has it: other answers than were measured.
+        "INFERENCE_PRECISION_HINT": "f32",
+        # Decoding shares the cores: a pinned inference thread would wait behind a decoding one.
+        "ENABLE_CPU_PINNING": False,
+        "ENABLE_HYPER_THREADING": False,
+    }
+
+
+def _check_model(model: Any, manifest: Manifest, u8: Any) -> None:  # noqa: ANN401
+    """Compare what the graph takes and gives with what the manifest promises."""
+    inputs = {port.any_name: (port.element_type, port.partial_shape) for port in model.inputs}
+    shape = (-1, *_clip_shape(manifest))
+    if set(inputs) != {INPUT} or inputs[INPUT][0] != u8 or _sizes(inputs[INPUT][1]) != shape:
+        raise EngineMismatchError(
+            f"checking {MODEL} of {manifest.name}: its inputs are {_describe(inputs)}, the bundle "
+            f"promises {INPUT} uint8 {list(shape)}. Export the bundle again."
+        )
+    outputs = {port.any_name: (port.element_type, port.partial_shape) for port in model.outputs}
+    widths = {name: _sizes(found)[-1] for name, (_, found) in outputs.items()}
+    if widths != manifest.outputs:
+        raise EngineMismatchError(
+            f"checking {MODEL} of {manifest.name}: its outputs are {_describe(outputs)}, the "
+            f"bundle promises the widths {manifest.outputs}. Export the bundle again."
+        )
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:  # noqa: ANN401
+    """Sizes of a partial shape; -1 where any size is accepted."""
+    return tuple(-1 if axis.is_dynamic else axis.get_length() for axis in shape)
+
+
+def _describe(ports: dict[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in ports.items()) or "none"
+
+
+def _clip_shape(manifest: Manifest) -> tuple[int, int, int, int]:
+    wanted = manifest.input
+    return wanted.frames, wanted.height_px, wanted.width_px, 3

@@ -1,0 +1,291 @@
+"""The command line: flags, then settings, then one call, then an exit code.
+
+Typer only reads the flags: a command leaves behind what is to be done, and `main` does it inside
+the one place that turns errors into text and exit codes (`geotag.errors` lists them).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engines.base import EngineError, open_engine
+from geotag import __version__
+from geotag.console import Console, log_handler
+from geotag.errors import (
+    EXIT_BUG,
+    EXIT_ENGINE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    ConfigError,
+    GeotagError,
+)
+from geotag.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from geotag.runs import OpenEngine
+
+
+@dataclass(slots=True)
+class Invocation:
+    """What the flags ask for; `ctx.obj` of every command."""
+
+    command: tuple[str, ...]
+    open_engine: OpenEngine
+    work: Callable[[], int] | None = None
+    console: Console = field(default_factory=Console)
+
+
+app = typer.Typer(
+    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    help="Say where dashcam footage was recorded: continent, country, state, city. Offline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def run() -> None:
+    """Be the process `geotag`."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # its reader is gone, or its disk is full: Python would complain again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def main(argv: Sequence[str] | None = None, *, open_engine: OpenEngine = open_engine) -> int:
+    """Do what the arguments ask for.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+        open_engine: how an engine is opened; tests put theirs here.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    asked = Invocation(command=("geotag", *given), open_engine=open_engine)
+    try:
+        app(given, prog_name="geotag", obj=asked)
+    except SystemExit as stop:
+        if asked.work is None:
+            return stop.code if isinstance(stop.code, int) else EXIT_BUG
+    return EXIT_OK if asked.work is None else _guard(asked.work, asked.console)
+
+
+def _guard(work: Callable[[], int], console: Console) -> int:
+    """The error boundary: whatever went wrong becomes a text and an exit code."""
+    try:
+        with _log_shown(console), Interrupts():
+            return work()
+    except GeotagError as exc:
+        console.error(str(exc))
+        return exc.exit_code
+    except EngineError as exc:
+        console.error(str(exc))
+        return EXIT_ENGINE
+    except KeyboardInterrupt as exc:
+        console.error(str(exc) or "interrupted before any tag was written.")
+        return EXIT_INTERRUPTED
+    except Exception:  # noqa: BLE001 - the last stop: a bug of ours, shown whole
+        console.error(
+            f"a bug in geotag. Please report this text and that of `geotag doctor`.\n"
+            f"{traceback.format_exc()}"
+        )
+        return EXIT_BUG
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Flags that belong to no command."""
+    if version:
+        Console().result(f"geotag {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def scan(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of videos, or a video.")],
+    out: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="File to write, .geojson, .csv or .geojsonl; - is standard output. Repeatable. "
+            "[default: tags.geojson]",
+        ),
+    ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option("--bundle", "-b", metavar="NAME|FOLDER", help="Model to use."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="auto|openvino", help="What runs the model."),
+    ] = None,
+    clips: Annotated[
+        str | None,
+        typer.Option("--clips", metavar="auto|N", help="Looks at each video; auto: enough."),
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        typer.Option(
+            "--sampling",
+            metavar="auto|dense|exact|keyframe",
+            help="How the frames of a clip are chosen; auto: the cheapest that is good enough.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings. [default: ./geotag.toml]"),
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first video that fails.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say errors only.")] = False,
+) -> None:
+    """Tag every video of a folder with the place where it was recorded."""
+    flags: dict[str, object] = {
+        "out": tuple(out or ()),
+        "bundle": bundle,
+        "engine": engine,
+        "clips": clips,
+        "sampling": sampling,
+        "fail_fast": fail_fast or None,
+    }
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet exclude each other.")
+    asked: Invocation = ctx.obj
+    asked.console = Console("verbose" if verbose else "quiet" if quiet else "normal")
+    asked.work = partial(_scan, folder, flags, config, asked)
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", metavar="RUN", help="Folder that training wrote.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the bundle. [default: the folder's]")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a bundle that is there.")
+    ] = False,
+) -> None:
+    """Turn a trained checkpoint into a bundle, the model folder that a scan uses."""
+    asked: Invocation = ctx.obj
+    asked.work = partial(_export, checkpoint, out, name, overwrite, asked)
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")
+    ] = Path("geotag-demo"),
+    videos: Annotated[
+        int, typer.Option("--videos", metavar="N", min=1, max=64, help="How many.")
+    ] = 8,
+) -> None:
+    """Render a small dashcam folder, scan it, and compare the tags with the truth."""
+    asked: Invocation = ctx.obj
+    asked.work = partial(_demo, out, videos, asked)
+
+
+@app.command()
+def doctor(
+    ctx: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what this installation can do: the text to paste into an issue."""
+    asked: Invocation = ctx.obj
+    asked.work = partial(_doctor, json, asked)
+
+
+def _scan(
+    folder: Path, flags: dict[str, object], config_file: Path | None, asked: Invocation
+) -> int:
+    from geotag.config import resolve_scan_config
+    from geotag.runs import find_footage, run_scan
+
+    config = resolve_scan_config(flags, file=config_file)
+    tally = run_scan(
+        find_footage(folder),
+        config,
+        console=asked.console,
+        open_engine=asked.open_engine,
+        command=asked.command,
+    )
+    return EXIT_SOME_FAILED if tally.failed else EXIT_OK
+
+
+def _export(
+    checkpoint: Path, out: Path, name: str | None, overwrite: bool, asked: Invocation
+) -> int:
+    try:
+        from train.export import export_bundle
+
+        report = export_bundle(checkpoint, out, name=name, overwrite=overwrite)
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"exporting {checkpoint}: the package {exc.name!r} is not installed. "
+            "Training and exporting need more than a scan: pip install 'geotag-video[train]'"
+        ) from exc
+    asked.console.result(str(report))
+    return EXIT_OK
+
+
+def _demo(out: Path, videos: int, asked: Invocation) -> int:
+    from geotag.demo import run_demo
+
+    return run_demo(out, videos, console=asked.console, open_engine=asked.open_engine)
+
+
+def _doctor(as_json: bool, asked: Invocation) -> int:
+    import json
+
+    from geotag.doctor import describe, examine
+
+    report = examine(asked.open_engine)
+    text = json.dumps(report.to_json(), indent=2) if as_json else describe(report)
+    asked.console.result(text)
+    return EXIT_OK
+
+
+@contextlib.contextmanager
+def _log_shown(console: Console) -> Iterator[None]:
+    """Show the log of our packages for as long as a command runs."""
+    handler = log_handler(console.verbosity)
+    loggers = [logging.getLogger(name) for name in ("geotag", "engines")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(handler.level)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.setLevel(logging.NOTSET)

@@ -1,0 +1,233 @@
+"""The demo: render a small dashcam folder, scan it, and hold the tags against the truth.
+
+The footage shows a procedural world (`train.data.rendered`), so the demo needs no download and
+proves that the pipeline works; it says nothing about real roads.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.base import usable_cores
+from geotag.bundles import DEMO, find_bundle
+from geotag.config import ScanConfig
+from geotag.errors import EXIT_OK, EXIT_SOME_FAILED, OutputError
+from geotag.footage.discover import find_videos
+from geotag.runs import run_scan
+from geotag.writers.files import write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from geotag.console import Console
+    from geotag.runs import OpenEngine
+    from geotag.types import Tag
+
+FOOTAGE_FOLDER = "dashcam"
+DURATIONS_S = (14.0, 12.0, 18.0, 13.0, 22.0, 12.0, 16.0, 15.0)
+FPS = 8.0
+RENDER_WIDTH_PX = 360
+"""Rendering is what takes the time, and the model sees no more than this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoVideo:
+    """One video to render; its name and its folder tell nothing of its place."""
+
+    name: str
+    index: int
+    """Number of the drive in the test split, which no model is trained on."""
+    city: str
+    duration_s: float
+
+
+def run_demo(
+    folder: Path,
+    count: int,
+    *,
+    console: Console,
+    open_engine: OpenEngine,
+    bundle: str = DEMO,
+    render: Callable[[DemoVideo, Path], None] | None = None,
+) -> int:
+    """Render, scan, compare.
+
+    Args:
+        folder: where footage and tags go; made if missing, and may be that of an earlier demo.
+        count: how many videos.
+        console: whom to tell.
+        open_engine: how the engine is opened.
+        bundle: model folder, by name or path.
+        render: makes one video; None renders, on all cores.
+
+    Returns:
+        The exit code: that of the scan.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        BundleError: there is no demo bundle.
+    """
+    find_bundle(bundle)  # before a minute of rendering
+    plan = plan_videos(count)
+    footage = folder / FOOTAGE_FOLDER
+    _make_folders([footage / Path(video.name).parent for video in plan])
+    console.say(f"rendering {count} videos into {footage}")
+    started_s = console.clock()
+    _render_all(plan, footage, render)
+    console.say(f"rendered in {console.clock() - started_s:.0f} s")
+    _write_truth(plan, folder / "truth.csv")
+    config = ScanConfig(out=(str(folder / "tags.geojson"), str(folder / "tags.csv")), bundle=bundle)
+    stopwatch = _Stopwatch(console.clock)
+    wanted = {video.name for video in plan}  # the folder may hold more from an earlier demo
+    tally = run_scan(
+        [video for video in find_videos(footage) if video.name in wanted],
+        config,
+        console=console,
+        open_engine=open_engine,
+        command=("geotag", "demo"),
+        watch=stopwatch.add,
+    )
+    _compare(plan, stopwatch.times_s, console)
+    return EXIT_SOME_FAILED if tally.failed else EXIT_OK
+
+
+def plan_videos(count: int) -> tuple[DemoVideo, ...]:
+    """Videos of the demo, the same every time, named as a dashcam names them."""
+    from train.data.world import draw_drive, places
+
+    return tuple(
+        DemoVideo(
+            name=_camera_name(index),
+            index=index,
+            city=places()[draw_drive("test", index).city_id].city,
+            duration_s=DURATIONS_S[index % len(DURATIONS_S)],
+        )
+        for index in range(count)
+    )
+
+
+class _Stopwatch:
+    """Collects tags and how long each took since the one before."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last_s = clock()
+        self.times_s: list[tuple[Tag, float]] = []
+
+    def add(self, tag: Tag) -> None:
+        now_s = self._clock()
+        self.times_s.append((tag, now_s - self._last_s))
+        self._last_s = now_s
+
+
+def _camera_name(index: int) -> str:
+    """`Normal/NO20260314-081500-000001F.MP4`; every third one an event."""
+    folder, prefix = ("Event", "EV") if index % 3 == 2 else ("Normal", "NO")
+    minute = 8 * 60 + 15 + 3 * index
+    return f"{folder}/{prefix}20260314-{minute // 60:02}{minute % 60:02}00-{index + 1:06}F.MP4"
+
+
+def _make_folders(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise OutputError(
+                f"making the demo folder {folder}: {exc.strerror or exc}. Choose another --out."
+            ) from exc
+
+
+def _render_all(
+    plan: Sequence[DemoVideo], footage: Path, render: Callable[[DemoVideo, Path], None] | None
+) -> None:
+    """Render on all cores, the longest first; or one by one with the given renderer."""
+    paths = [footage / video.name for video in plan]
+    try:
+        if render is not None:
+            for video, path in zip(plan, paths, strict=True):
+                render(video, path)
+            return
+        # A fresh interpreter each: forking a process whose threads hold locks can hang.
+        with ProcessPoolExecutor(
+            min(usable_cores(), len(plan)),
+            mp_context=multiprocessing.get_context("spawn"),
+            # A Ctrl-C reaches the whole group: these should just die, and print no traceback.
+            initializer=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        ) as pool:
+            longest_first = sorted(
+                zip(plan, paths, strict=True), key=lambda pair: -pair[0].duration_s
+            )
+            list(pool.map(_render, *zip(*longest_first, strict=True)))
+    except OSError as exc:
+        raise OutputError(
+            f"writing the demo footage to {footage}: {exc.strerror or exc}. "
+            "Free some space or choose another --out."
+        ) from exc
+
+
+def _render(video: DemoVideo, path: Path) -> None:
+    """Render under a hidden name, so that an interrupted demo leaves no half video."""
+    from train.data.rendered import write_video
+    from train.data.world import draw_drive
+
+    part = path.with_name(f".{path.stem}.part.mp4")
+    write_video(
+        draw_drive("test", video.index),
+        part,
+        duration_s=video.duration_s,
+        fps=FPS,
+        render_width=RENDER_WIDTH_PX,
+    )
+    part.replace(path)
+
+
+def _write_truth(plan: Sequence[DemoVideo], path: Path) -> None:
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(["path", "city"])
+    rows.writerows([video.name, video.city] for video in plan)
+    write_file(path, text.getvalue())
+
+
+def _compare(
+    plan: Sequence[DemoVideo], timed: Sequence[tuple[Tag, float]], console: Console
+) -> None:
+    """Print the table and the count; an answer that was left open is neither right nor wrong."""
+    truth = {video.name: video.city for video in plan}
+    console.table(
+        ("file", "true city", "tagged", "city", "state", "country", "continent", "clips", "time"),
+        [_row(tag, truth[tag.path], time_s) for tag, time_s in timed],
+    )
+    named = [tag for tag, _ in timed if tag.city is not None]
+    right = sum(tag.city == truth[tag.path] for tag in named)
+    open_ = len(timed) - len(named)
+    console.result(
+        f"{right} of {len(plan)} cities right, {len(named) - right} wrong, {open_} left open.\n"
+        "This is a rendered world: it shows that the pipeline works, and nothing about real roads."
+    )
+
+
+def _row(tag: Tag, true_city: str, time_s: float) -> tuple[str, ...]:
+    probs = (
+        tag.confidence_city,
+        tag.confidence_state,
+        tag.confidence_country,
+        tag.confidence_continent,
+    )
+    answer = tag.city or tag.state or tag.country or tag.continent or tag.error or "not sure"
+    return (
+        tag.path,
+        true_city,
+        answer if tag.city or tag.status == "failed" else f"({answer})",
+        *("" if prob is None else f"{prob:.2f}" for prob in probs),
+        str(tag.clips),
+        f"{time_s:.1f} s",
+    )

@@ -1,0 +1,208 @@
+"""What this installation can do: the text to paste into an issue."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from engines.base import EngineError, usable_cores
+from geotag import __version__
+from geotag.bundles import bundles_folder, known_bundles
+from geotag.writers.run import versions
+
+if TYPE_CHECKING:
+    from engines.bundle import Bundle
+    from geotag.runs import OpenEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReport:
+    """Whether one engine works here."""
+
+    name: str
+    is_usable: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleReport:
+    """One model folder that has a name."""
+
+    name: str
+    path: str
+    is_valid: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that `geotag doctor` found."""
+
+    geotag: str
+    python: str
+    system: str
+    versions: dict[str, str | None]
+    ffmpeg: dict[str, str]
+    """Libraries inside PyAV that decode."""
+    cores: int
+    memory_gib: float | None
+    free_disk_gib: float
+    """Where the cache is."""
+    engines: tuple[EngineReport, ...]
+    bundles: tuple[BundleReport, ...]
+    bundles_folder: str
+    cache_folder: str
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        return asdict(self)
+
+
+def examine(open_engine: OpenEngine, *, folder: Path | None = None) -> Report:
+    """Look at the machine, and run a model on each engine if there is a model.
+
+    Args:
+        open_engine: `engines.base.open_engine`, or what stands for it.
+        folder: where the user's bundles are; None is the usual folder.
+    """
+    bundles = known_bundles(folder)
+    opened = {name: _read(path) for name, path in bundles.items()}
+    valid = next((found for found in opened.values() if not isinstance(found, EngineError)), None)
+    cache = cache_folder()
+    return Report(
+        geotag=__version__,
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        versions=versions(),
+        ffmpeg=_ffmpeg_versions(),
+        cores=usable_cores(),
+        memory_gib=_memory_gib(),
+        free_disk_gib=round(shutil.disk_usage(_existing(cache)).free / 2**30, 1),
+        engines=(
+            _try_openvino(open_engine, valid),
+            EngineReport(
+                name="tensorrt", is_usable=False, detail="not part of this version of geotag"
+            ),
+        ),
+        bundles=tuple(_report(name, bundles[name], found) for name, found in opened.items()),
+        bundles_folder=str(folder or bundles_folder()),
+        cache_folder=str(cache),
+    )
+
+
+def cache_folder() -> Path:
+    """Where compiled models are kept: GEOTAG_CACHE, or the user's cache."""
+    return Path(os.environ.get("GEOTAG_CACHE") or platformdirs.user_cache_path("geotag"))
+
+
+def describe(report: Report) -> str:
+    """The report as text, one fact a line."""
+    libraries = ", ".join(f"{name} {number}" for name, number in report.ffmpeg.items())
+    lines = [
+        f"geotag    {report.geotag}",
+        f"python    {report.python}",
+        f"system    {report.system}",
+        f"cores     {report.cores}",
+        f"memory    {'unknown' if report.memory_gib is None else f'{report.memory_gib} GiB'}",
+        f"disk      {report.free_disk_gib} GiB free at {report.cache_folder}",
+    ]
+    lines += [f"{name:9} {number or 'not installed'}" for name, number in report.versions.items()]
+    lines.append(f"ffmpeg    {libraries or 'not available'}")
+    for engine in report.engines:
+        lines.append(
+            f"engine    {engine.name}: {'' if engine.is_usable else 'no: '}{engine.detail}"
+        )
+    for bundle in report.bundles:
+        lines.append(f"bundle    {bundle.name}: {bundle.detail} ({bundle.path})")
+    lines.append(
+        f"bundles   {len(report.bundles)} known by name; yours go to {report.bundles_folder}"
+    )
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> Bundle | EngineError:
+    from engines.bundle import read_bundle
+
+    try:
+        return read_bundle(path)
+    except EngineError as exc:
+        return exc
+
+
+def _report(name: str, path: Path, found: Bundle | EngineError) -> BundleReport:
+    if isinstance(found, EngineError):
+        return BundleReport(name=name, path=str(path), is_valid=False, detail=f"unusable: {found}")
+    detail = f"{found.label}, {found.manifest.domain}, {found.manifest.outputs['city']} cities"
+    return BundleReport(name=name, path=str(path), is_valid=True, detail=detail)
+
+
+def _try_openvino(open_engine: OpenEngine, bundle: Bundle | None) -> EngineReport:
+    """Compile and run a real model: an import that works proves little."""
+    installed = versions(("openvino",))["openvino"]
+    if installed is None:
+        return EngineReport(
+            name="openvino",
+            is_usable=False,
+            detail="not installed: pip install 'geotag-video[cpu]'",
+        )
+    if bundle is None:
+        return EngineReport(
+            name="openvino",
+            is_usable=True,
+            detail=f"{installed} is installed; not tried, for want of a valid bundle",
+        )
+    try:
+        detail = _run_once(open_engine, bundle)
+    except EngineError as exc:
+        return EngineReport(name="openvino", is_usable=False, detail=str(exc))
+    return EngineReport(name="openvino", is_usable=True, detail=detail)
+
+
+def _run_once(open_engine: OpenEngine, bundle: Bundle) -> str:
+    import numpy as np
+
+    spec = bundle.manifest.input
+    started_s = time.perf_counter()
+    engine, choice = open_engine(bundle, engine="openvino")
+    try:
+        compiled_s = time.perf_counter()
+        engine.infer(np.zeros((1, spec.frames, spec.height_px, spec.width_px, 3), dtype=np.uint8))
+        ran_s = time.perf_counter()
+    finally:
+        engine.close()
+    return (
+        f"{choice}; compiled {bundle.label} in {compiled_s - started_s:.1f} s, "
+        f"ran one clip in {(ran_s - compiled_s) * 1e3:.0f} ms"
+    )
+
+
+def _ffmpeg_versions() -> dict[str, str]:
+    try:
+        import av
+    except ImportError:
+        return {}
+    return {
+        name: ".".join(map(str, number))
+        for name, number in av.library_versions.items()
+        if name in ("libavcodec", "libavformat", "libswscale")
+    }
+
+
+def _memory_gib() -> float | None:
+    try:
+        pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return round(pages * page_bytes / 2**30, 1)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next((folder for folder in (path, *path.parents) if folder.exists()), Path())

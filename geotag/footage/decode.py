@@ -1,0 +1,400 @@
+"""Clips out of video files: which frames are decoded, and nothing else.
+
+Shape suffixes: T frames, H and W pixels, C = 3 colours (R, G, B).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geotag.footage import clips, container, probe
+from geotag.footage.clips import Sampling, Window
+from geotag.footage.packets import PacketSource, Timeline
+from geotag.footage.pictures import PictureMaker
+from geotag.types import Clip, FootageError, Policy, Video, VideoFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+    from numpy.typing import NDArray
+
+_LARGEST_WALK_BYTES = 1 << 30
+"""A video of unknown duration is walked to its end only if it is no larger."""
+_MOST_WALKED = 20_000
+"""Packets that one clip looks at: eleven minutes at 30 fps."""
+_CUT_OFF_S = 0.5
+"""A video may end this much before its stated duration: sound often runs a little longer."""
+_MOST_UNSTEADY = 0.1
+"""Share of frames that may come much too early or too late: cameras drop some."""
+_UNSTEADY_RATE = "the frame rate varies or is unknown: frames chosen by time"
+
+
+def open_video(video: Video, *, decode_threads: int = 2) -> VideoReader:
+    """Open a video for reading clips.
+
+    Args:
+        video: what the walk found.
+        decode_threads: threads that decode, >= 1. More are faster only where cores are idle.
+
+    Raises:
+        FootageError: stage "open"; its message is for a stranger.
+    """
+    head = probe.check_file(video)
+    opened, stream = probe.open_stream(video, head)
+    container.prepare_decoder(stream, threads=decode_threads)
+    source = PacketSource(opened, stream, size_bytes=video.size_bytes)
+    is_cut_off = probe.is_cut_off(video, opened)
+    claim_s = None if is_cut_off else probe.claimed_duration_s(video, opened, stream)
+    duration_s = probe.possible_duration_s(video, source.measured_end_s(claim_s)) or claim_s
+    if duration_s is None and video.size_bytes <= _LARGEST_WALK_BYTES:
+        duration_s = probe.possible_duration_s(video, source.walked_end_s())
+    facts = probe.read_facts(video, opened, stream, duration_s=duration_s)
+    return VideoReader(facts, source, stream, is_cut_off=is_cut_off)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pictures:
+    """Frames in the making."""
+
+    ticks: NDArray[np.int64]
+    """[T], of the frame that belongs in each place."""
+    by_tick: dict[int, NDArray[np.uint8]]
+    """[H, W, 3] each; several places may share one."""
+    damaged: bool
+
+
+class VideoReader:
+    """An open video that clips are read from; for one thread, and closed after use."""
+
+    def __init__(
+        self, facts: VideoFacts, source: PacketSource, stream: VideoStream, *, is_cut_off: bool
+    ) -> None:
+        """Use `open_video` instead."""
+        self.facts = facts
+        self._source = source
+        self._stream = stream
+        self._pictures = PictureMaker()
+        self._is_cut_off = is_cut_off
+        self._decode_errors = 0
+        self._has_steady_rate = facts.fps is not None
+
+    def __enter__(self) -> VideoReader:
+        """Return the reader itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        self._source.close()
+
+    def read_clip(self, window: Window, sampling: Sampling) -> Clip:
+        """Read the frames of a window by the policy of a sampling.
+
+        `dense` takes every n-th frame from the first one at or after the start, n from the span
+        and the frame rate. `exact` takes the frames nearest to evenly spaced times. `keyframe`
+        takes the key frames nearest to those times and decodes nothing else. A clip that cannot
+        be had by its policy is an `exact` one, and `Clip.fallback` says why. What is missing
+        (the video is shorter, cut off or damaged) is made up for by spreading the clip over what
+        there is; frames repeat where there are too few.
+
+        Raises:
+            FootageError: stage "decode"; no frame decodes, or fewer than two different ones.
+        """
+        try:
+            return self._read_clip(window, sampling)
+        except (*container.DECODING_ERRORS, OSError) as exc:
+            raise FootageError(
+                "decode", "decode_error", f"decoding stopped with an error: {exc}"
+            ) from exc
+
+    def _read_clip(self, window: Window, sampling: Sampling) -> Clip:
+        self._decode_errors = self._source.read_errors = 0
+        fallback = None
+        if sampling.policy == "dense":
+            clip, fallback = self._dense(window, sampling)
+        elif sampling.policy == "keyframe":
+            clip, fallback = self._keyframes(window, sampling)
+        else:
+            clip = None
+        if clip is not None:
+            return clip
+        return self._exact(window, sampling, fallback)
+
+    # dense
+
+    def _dense(self, window: Window, sampling: Sampling) -> tuple[Clip | None, str | None]:
+        """A clip of a fixed stride, or None and the reason, which is None if the video is short."""
+        fps = self.facts.fps
+        if fps is None or not self._has_steady_rate:
+            return None, _UNSTEADY_RATE
+        stride = clips.dense_stride(window, sampling.frames, fps, self.facts.duration_s)
+        by_tick: dict[int, NDArray[np.uint8]] = {}
+        from_tick = math.ceil(window.start_s / self._source.tick_s - 1e-3)
+        passed: list[int] = []
+        for tick, frame in self._frames(self._from(window)):
+            if tick < from_tick or tick in by_tick:
+                continue
+            if len(passed) % stride == 0:
+                by_tick[tick] = self._pictures.make(frame, sampling.height_px, sampling.width_px)
+            passed.append(tick)
+            if len(by_tick) == sampling.frames:
+                break
+        steps = np.diff(passed) * self._source.tick_s * fps
+        if len(steps) and np.mean(np.abs(steps - 1) > 0.5) > _MOST_UNSTEADY:
+            self._has_steady_rate = bool(self._decode_errors)
+            return None, _UNSTEADY_RATE
+        if len(by_tick) < sampling.frames:
+            return None, None
+        ticks_T = np.array(list(by_tick), np.int64)
+        return self._clip(_Pictures(ticks_T, by_tick, self._is_damaged), "dense"), None
+
+    # keyframe
+
+    def _keyframes(self, window: Window, sampling: Sampling) -> tuple[Clip | None, str | None]:
+        """A clip of key frames, or None and the reason."""
+        key_ticks, window = self._find_keys(window, sampling.max_keyframe_gap_s)
+        key_times_s = self._times_s(key_ticks)
+        gap_s = clips.widest_gap_s(key_times_s, window)
+        if gap_s > sampling.max_keyframe_gap_s:
+            return None, (
+                f"key frames are {gap_s:.1f} s apart, more than the "
+                f"{sampling.max_keyframe_gap_s:g} s that this model takes"
+            )
+        if len(key_ticks) < 2:
+            return None, f"there is only one key frame within {gap_s:.1f} s"
+        wanted_s = clips.wanted_times(window, sampling.frames)
+        ticks_T = key_ticks[clips.nearest(key_times_s, wanted_s)]
+        packets = self._source.packets_at(sorted(set(ticks_T.tolist())))
+        # From here on by the packets' own times: a table may know only when they are decoded.
+        own = {tick: self._source.tick(packet) for tick, packet in packets.items()}
+        ticks = [own.get(tick) for tick in ticks_T.tolist()]
+        needed = {tick for tick in ticks if tick is not None}
+        by_tick = self._make(self._frames(packets.values()), needed, sampling)
+        for packet in packets.values():  # an open group of pictures may need a fresh decoder
+            if self._source.tick(packet) not in by_tick:
+                by_tick |= self._make(self._frames([packet]), needed, sampling)
+        found = np.array([tick for tick in ticks if tick in by_tick], np.int64)
+        if len(found) < len(ticks):
+            return None, "some key frames do not decode"
+        return self._clip(_Pictures(found, by_tick, self._is_damaged), "keyframe"), None
+
+    def _find_keys(self, window: Window, max_gap_s: float) -> tuple[NDArray[np.int64], Window]:
+        """Key frames in and around a window, and the part of the window that the video has."""
+        if self._source.has_key_table:
+            end_s = min(window.end_s, self.facts.duration_s or window.end_s)
+            ticks = np.array(self._source.key_ticks(window.start_s, window.end_s), np.int64)
+            return ticks, Window(start_s=min(window.start_s, end_s), end_s=end_s)
+        # A key frame later than this is nearest to no wanted time, or the gap is too wide.
+        timeline = self._source.timeline(window.start_s, window.end_s + max_gap_s)
+        if timeline.is_end and len(timeline.ticks):
+            window = clips.shorten(window, self._times_s(np.unique(timeline.ticks)))
+        ticks = np.unique(timeline.ticks[timeline.is_key])
+        after = int(np.searchsorted(self._times_s(ticks), window.end_s))
+        return ticks[: after + 1], window
+
+    # exact
+
+    def _exact(self, window: Window, sampling: Sampling, fallback: str | None) -> Clip:
+        """A clip of frames chosen by time; from the beginning if there is nothing where asked."""
+        span_s = window.end_s - window.start_s
+        seen = 0
+        for place in (window, Window(start_s=0.0, end_s=span_s), Window(start_s=0.0, end_s=1e9)):
+            pictures = self._spread(place, sampling)
+            seen = max(seen, len(pictures.by_tick))
+            if len(pictures.by_tick) < min(2, sampling.frames):
+                continue
+            if place is window:
+                is_dense = sampling.policy == "dense" and fallback is None
+                return self._clip(pictures, "dense" if is_dense else "exact", fallback)
+            why = (
+                f"nothing decodes from {window.start_s:.1f} to {window.end_s:.1f} s: "
+                "frames from the beginning"
+            )
+            return self._clip(replace(pictures, damaged=True), "exact", why)
+        if seen == 0:
+            raise FootageError(
+                "decode",
+                "decode_error",
+                "the file opens, but no frame of it decodes: it is damaged, or encrypted",
+            )
+        raise FootageError(
+            "decode",
+            "too_short",
+            f"the video has {seen} frame that decodes; a clip needs at least 2",
+        )
+
+    def _spread(self, window: Window, sampling: Sampling) -> _Pictures:
+        """Decode the frames nearest to evenly spaced times of what the window has."""
+        asked_end_s = min(window.end_s, self.facts.duration_s or 0.0)
+        window, timeline = self._look(window)
+        nothing = _Pictures(np.empty(0, np.int64), {}, damaged=True)
+        if not len(timeline.ticks):
+            return nothing
+        ends_early = timeline.is_end and window.end_s < asked_end_s - _CUT_OFF_S
+        ticks_T = self._choose(window, sampling, timeline.ticks)
+        by_tick = self._decode_at(timeline, ticks_T, sampling)
+        if not set(ticks_T.tolist()) <= by_tick.keys():
+            window, by_tick = self._decode_what_can_be(window, timeline, sampling)
+            if not by_tick:
+                return nothing
+            ticks_T = self._choose(window, sampling, np.array(list(by_tick), np.int64))
+        return _Pictures(ticks_T, by_tick, self._is_damaged or ends_early)
+
+    def _decode_what_can_be(
+        self, window: Window, timeline: Timeline, sampling: Sampling
+    ) -> tuple[Window, dict[int, NDArray[np.uint8]]]:
+        """Choose again, among the frames that do decode, and decode those.
+
+        Twice through the window, so that not every frame of it need be held.
+        """
+        last_tick = int(timeline.ticks.max())
+        decodable = [tick for tick, _ in self._frames(self._from(window), last_tick)]
+        if not decodable:
+            return window, {}
+        ticks = np.unique(np.array(decodable, np.int64))
+        if timeline.is_end or self._decode_errors:
+            window = clips.shorten(window, self._times_s(ticks))
+        needed = set(self._choose(window, sampling, ticks).tolist())
+        by_tick = self._make(self._frames(self._from(window), last_tick), needed, sampling)
+        return window, by_tick
+
+    def _look(self, window: Window) -> tuple[Window, Timeline]:
+        """The packets of a window, and the part of it that the video has.
+
+        A window past the end becomes as much of the end.
+        """
+        timeline = self._source.timeline(window.start_s, window.end_s, most=_MOST_WALKED)
+        if not timeline.is_end or not len(timeline.ticks):
+            return window, timeline
+        times_s = self._times_s(np.unique(timeline.ticks))
+        part = clips.shorten(window, times_s)
+        if part.start_s < min(window.start_s, float(times_s[0])):
+            timeline = self._source.timeline(part.start_s, part.end_s, most=_MOST_WALKED)
+        return part, timeline
+
+    def _from(self, window: Window) -> Iterator[Packet[VideoStream]]:
+        return self._source.packets_from(window.start_s)
+
+    def _choose(
+        self, window: Window, sampling: Sampling, ticks: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Ticks of the T frames nearest to evenly spaced times of a window."""
+        ticks = np.unique(ticks)
+        wanted_s = clips.wanted_times(window, sampling.frames)
+        return ticks[clips.nearest(self._times_s(ticks), wanted_s)]
+
+    def _decode_at(
+        self, timeline: Timeline, ticks_T: NDArray[np.int64], sampling: Sampling
+    ) -> dict[int, NDArray[np.uint8]]:
+        """Decode from each needed key frame as far as the last frame needed after it."""
+        by_tick: dict[int, NDArray[np.uint8]] = {}
+        for key_tick, needed in _runs(timeline, set(ticks_T.tolist())):
+            packets = self._source.packets_from(key_tick * self._source.tick_s)
+            # The last in decoding order may be shown before another.
+            frames = self._frames(packets, needed[-1])
+            by_tick |= self._make(frames, set(needed), sampling)
+        return by_tick
+
+    # all
+
+    def _frames(
+        self, packets: Iterable[Packet[VideoStream]], last_tick: int | None = None
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode packets, and give out the frames with their ticks.
+
+        Args:
+            packets: what to decode: from a key frame on without gaps, or key frames alone.
+            last_tick: the last frame needed; after its packet the decoder is drained.
+        """
+        waiting: deque[int | None] = deque()
+        for packet in packets:
+            waiting.append(self._source.tick(packet))
+            errors = self._decode_errors
+            for frame in self._decode(packet):
+                yield from self._timed(frame, waiting)
+            if self._decode_errors > errors and waiting:
+                waiting.pop()
+            if last_tick is not None and self._source.is_complete(packet, last_tick):
+                break
+        for frame in self._decode(None):
+            yield from self._timed(frame, waiting)
+        self._stream.codec_context.flush_buffers()
+
+    def _timed(
+        self, frame: VideoFrame, waiting: deque[int | None]
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """The frame with its tick, if it has one; `waiting` are those of the packets fed."""
+        next_tick = waiting.popleft() if waiting else None
+        if self._source.shows_in_order:
+            tick = next_tick
+        else:
+            tick = self._source.tick_of(frame.dts if frame.pts is None else frame.pts)
+        if tick is not None:
+            yield tick, frame
+
+    def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Frames that come out when a packet goes in; a broken packet is passed over."""
+        try:
+            return self._stream.codec_context.decode(packet)
+        except container.DECODING_ERRORS:
+            self._decode_errors += packet is not None
+            return []
+
+    def _make(
+        self, frames: Iterable[tuple[int, VideoFrame]], needed: set[int], sampling: Sampling
+    ) -> dict[int, NDArray[np.uint8]]:
+        """Pictures of the needed frames; stops when it has them all."""
+        by_tick: dict[int, NDArray[np.uint8]] = {}
+        for tick, frame in frames:
+            if tick in needed and tick not in by_tick:
+                by_tick[tick] = self._pictures.make(frame, sampling.height_px, sampling.width_px)
+                if len(by_tick) == len(needed):
+                    break
+        return by_tick
+
+    def _times_s(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.multiply(ticks, self._source.tick_s, dtype=np.float64)
+
+    @property
+    def _is_damaged(self) -> bool:
+        return self._decode_errors + self._source.read_errors > 0 or self._is_cut_off
+
+    def _clip(self, pictures: _Pictures, policy: Policy, fallback: str | None = None) -> Clip:
+        ticks_T = np.sort(pictures.ticks)
+        return Clip(
+            frames_THWC=np.stack([pictures.by_tick[tick] for tick in ticks_T.tolist()]),
+            times_s=tuple(max(0.0, tick * self._source.tick_s) for tick in ticks_T.tolist()),
+            policy=policy,
+            fallback=fallback,
+            damaged=pictures.damaged,
+        )
+
+
+def _runs(timeline: Timeline, needed: set[int]) -> list[tuple[int, list[int]]]:
+    """Key frames to start from, each with the needed frames after it in decoding order."""
+    by_key: dict[int, list[int]] = {}
+    key_tick = before_tick = int(timeline.ticks[0])
+    for tick, is_key in zip(timeline.ticks.tolist(), timeline.is_key.tolist(), strict=True):
+        if is_key:
+            key_tick, before_tick = tick, key_tick
+        if tick in needed:
+            # A frame that is shown before its key frame refers to the group before as well.
+            by_key.setdefault(key_tick if tick >= key_tick else before_tick, []).append(tick)
+    return sorted(by_key.items())

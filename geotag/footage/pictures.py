@@ -1,0 +1,101 @@
+"""From a decoded frame to the small upright RGB picture that the model takes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING
+
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+    from numpy.typing import NDArray
+
+_HD_HEIGHT_PX = 720
+"""Unmarked video of at least this height is BT.709, below it BT.601, as players assume."""
+
+# ffmpeg's AVColorSpace (ITU-T H.273 table 4) -> what swscale calls the same matrix.
+_MATRICES = {
+    1: int(Colorspace.ITU709),
+    4: int(Colorspace.FCC),
+    5: int(Colorspace.ITU601),
+    6: int(Colorspace.ITU601),
+    7: int(Colorspace.SMPTE240M),
+    9: 9,  # BT.2020; its name is missing before PyAV 15
+    10: 9,
+}
+_FULL_RANGE_FORMATS = ("yuvj", "rgb", "bgr", "gbr", "argb", "abgr", "pal8", "0rgb", "0bgr")
+
+# Area averaging: every source pixel counts, so nothing aliases. The other flags make swscale
+# interpolate colour fully and round the same way on every processor, for 0.3 ms a frame.
+# Numbers, because PyAV names them only from version 17 on.
+_AREA, _FULL_COLOUR, _ACCURATE_ROUNDING, _BIT_EXACT = 0x20, 0x2000, 0x40000, 0x80000
+_SCALING = _AREA | _FULL_COLOUR | _ACCURATE_ROUNDING | _BIT_EXACT
+
+
+class PictureMaker:
+    """Turns frames into pictures of one size; holds the tables of one swscale context."""
+
+    def __init__(self) -> None:
+        """Start without tables: the first frame makes them."""
+        self._scaler = VideoReformatter()
+
+    def make(self, frame: VideoFrame, height_px: int, width_px: int) -> NDArray[np.uint8]:
+        """Convert one frame.  -> [height_px, width_px, 3], RGB, full range, upright.
+
+        One swscale call goes from the decoder's planes to the small picture; the turn is made on
+        the small one.
+        """
+        turns = _rotation_deg(frame) // 90
+        across_px, down_px = (width_px, height_px) if turns % 2 == 0 else (height_px, width_px)
+        matrix = _matrix(frame)
+        small = self._scaler.reformat(
+            frame,
+            width=across_px,
+            height=down_px,
+            format="rgb24",
+            src_colorspace=matrix,
+            # RGB has no matrix, but before PyAV 17 equal ones mean that nothing is converted.
+            dst_colorspace=int(Colorspace.ITU601 if matrix != 5 else Colorspace.ITU709),
+            src_color_range=_color_range(frame),
+            dst_color_range=int(ColorRange.JPEG),
+            interpolation=_SCALING,
+            **_one_thread(),
+        )
+        picture: NDArray[np.uint8] = small.to_ndarray().astype(np.uint8, copy=False)
+        if frame.format.name.startswith("gray") and _color_range(frame) != int(ColorRange.JPEG):
+            picture = _expand(picture)
+        return np.ascontiguousarray(np.rot90(picture, -turns))
+
+
+def _rotation_deg(frame: VideoFrame) -> int:
+    """Clockwise turn that brings a frame upright; ffmpeg gives it counterclockwise."""
+    return round(-frame.rotation / 90) * 90 % 360
+
+
+def _matrix(frame: VideoFrame) -> int:
+    fallback = Colorspace.ITU709 if frame.height >= _HD_HEIGHT_PX else Colorspace.ITU601
+    return _MATRICES.get(int(frame.colorspace), int(fallback))
+
+
+def _color_range(frame: VideoFrame) -> int:
+    """Full or limited; unmarked is limited, but for the formats that are full by definition."""
+    if int(frame.color_range) in (int(ColorRange.MPEG), int(ColorRange.JPEG)):
+        return int(frame.color_range)
+    is_full = frame.format.name.startswith(_FULL_RANGE_FORMATS)
+    return int(ColorRange.JPEG if is_full else ColorRange.MPEG)
+
+
+def _expand(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Limited to full range, which swscale does not do for grey pictures."""
+    levels = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
+    return np.take(levels, picture)
+
+
+@functools.cache
+def _one_thread() -> dict[str, int]:
+    """Keep swscale (PyAV 17 and later) from starting a thread per core for a tiny picture."""
+    documentation = inspect.getdoc(VideoReformatter.reformat) or ""
+    return {"threads": 1} if ":param int threads" in documentation else {}

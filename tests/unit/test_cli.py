@@ -1,0 +1,352 @@
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines.bundle import Bundle
+from geotag.cli import main
+from geotag.writers import files
+from tests.fakes import COLOURS, FakeEngine, open_fake_engine, write_colour_video
+from tests.rfc7946 import check_collection, check_feature, parse
+
+BERLIN = COLOURS["Berlin"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+@pytest.fixture(scope="session")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A memory card: two videos of one name, and a file that is none."""
+    folder = tmp_path_factory.mktemp("card")
+    write_colour_video(folder / "Normal" / "a.mp4")
+    write_colour_video(folder / "Event" / "a.mp4", BERLIN)
+    (folder / "notes.mp4").write_text("not a video", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def good_card(card: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good")
+    shutil.copytree(card / "Normal", folder / "Normal")
+    shutil.copytree(card / "Event", folder / "Event")
+    return folder
+
+
+def names_here() -> list[str]:
+    return sorted(path.name for path in Path().iterdir())
+
+
+def scan(*arguments: object) -> int:
+    return main(["scan", *map(str, arguments)], open_engine=open_fake_engine)
+
+
+def test_a_folder_becomes_tags_and_run_facts(good_card: Path, bundle: Bundle) -> None:
+    assert scan(good_card, "-b", bundle.path) == 0
+    event, normal = check_collection(Path("tags.geojson").read_text(encoding="utf-8"))
+    assert (event["properties"]["path"], event["properties"]["city"]) == ("Event/a.mp4", "Berlin")
+    assert (normal["properties"]["path"], normal["properties"]["city"]) == ("Normal/a.mp4", "Paris")
+    facts = json.loads(Path("run.json").read_text(encoding="utf-8"))
+    assert facts["command"][:2] == ["geotag", "scan"]
+    assert facts["outcome"] == "finished"
+    assert facts["counts"]["videos"] == facts["counts"]["tagged"] == 2
+    assert facts["bundle"] == bundle.label
+    assert facts["config"]["clips"] is None
+    assert names_here() == ["run.json", "tags.geojson"]
+
+
+def test_some_failed_is_exit_3_and_each_is_listed(
+    card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(card, "-b", bundle.path, "-o", "a.csv", "-o", "a.geojson") == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "failed: notes.mp4: not_video: " in captured.err
+    assert "videos   3 = 2 tagged + 0 tagged in part + 1 failed" in captured.err
+    assert "wrote    a.csv, a.geojson" in captured.err
+    assert len(check_collection(Path("a.geojson").read_text(encoding="utf-8"))) == 3
+    assert len(Path("a.csv").read_text(encoding="utf-8").splitlines()) == 4
+
+
+def test_a_dash_is_lines_on_standard_output_and_nothing_else(
+    card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(card, "-b", bundle.path, "-o", "-") == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        check_feature(parse(line))
+    assert names_here() == []
+
+
+def test_a_single_video_is_scanned(good_card: Path, bundle: Bundle) -> None:
+    assert scan(good_card / "Event" / "a.mp4", "-b", bundle.path) == 0
+    (feature,) = check_collection(Path("tags.geojson").read_text(encoding="utf-8"))
+    assert feature["properties"]["path"] == "a.mp4"
+
+
+def test_the_second_run_gives_the_same_bytes(card: Path, bundle: Bundle) -> None:
+    for name in ("a", "b"):
+        scan(card, "-b", bundle.path, "-o", f"{name}.geojson", "-o", f"{name}.csv")
+    assert Path("a.geojson").read_bytes() == Path("b.geojson").read_bytes()
+    assert Path("a.csv").read_bytes() == Path("b.csv").read_bytes()
+    for text in (Path("a.geojson").read_text("utf-8"), Path("a.csv").read_text("utf-8")):
+        assert str(card) not in text
+
+
+def test_a_rendered_bundle_warns_even_when_quiet(
+    good_card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.fakes import make_bundle
+
+    rendered = make_bundle(tmp_path / "rendered", domain="rendered")
+    assert scan(good_card, "-b", rendered.path, "-q") == 0
+    error = capsys.readouterr().err
+    assert error.startswith("warning: the bundle fake@")
+    assert "its answers for real footage mean nothing" in error
+    assert error.count("\n") == 1
+
+
+def test_verbose_shows_the_log(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(good_card, "-b", bundle.path, "-v") == 0
+    assert "DEBUG geotag.scan: Event/a.mp4: Clip(" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["nope"], 2, "looking for videos in nope: No such file or directory"),
+        ([".", "--clips", "no"], 2, "--clips: 'no' is not"),
+        ([".", "--config", "nope.toml"], 2, "nope.toml: cannot be read"),
+        (["."], 4, "no videos. Looked in it and in every folder below"),
+    ],
+)
+def test_what_cannot_be_used_is_told(
+    arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(*arguments) == code
+    captured = capsys.readouterr()
+    assert text in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--out", "tags.txt"], 2, "--out tags.txt: the suffix '.txt' names no format"),
+        (["--out", "no/tags.csv"], 5, "writing no/tags.csv: the folder no does not exist"),
+        (["--bundle", "nope"], 6, "opening the bundle 'nope': there is no such folder here"),
+        ([], 6, "no model is installed, and none was named with --bundle"),
+    ],
+)
+def test_what_cannot_work_is_told_before_the_scan(
+    good_card: Path, arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(good_card, *arguments) == code
+    assert text in capsys.readouterr().err
+    assert names_here() == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "text"),
+    [
+        (lambda folder: (folder / "model.onnx").write_bytes(b"x"), "was changed or damaged"),
+        (lambda folder: (folder / "places.csv").unlink(), "places.csv is missing"),
+        (
+            lambda folder: (folder / "bundle.json").write_text('{"schema": 99}'),
+            "its schema is 99, this version of geotag reads schema 1",
+        ),
+    ],
+)
+def test_a_harmed_bundle_is_refused(
+    good_card: Path,
+    bundle: Bundle,
+    tmp_path: Path,
+    harm,  # noqa: ANN001
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "b")
+    harm(tmp_path / "b")
+    assert scan(good_card, "-b", tmp_path / "b") == 6
+    assert text in capsys.readouterr().err
+    assert names_here() == []
+
+
+def test_the_settings_of_the_folder_are_used(good_card: Path, bundle: Bundle) -> None:
+    Path("geotag.toml").write_text(
+        f'[scan]\nbundle = "{bundle.path}"\nout = "x.csv"\nclips = 1\n', encoding="utf-8"
+    )
+    assert scan(good_card) == 0
+    assert Path("x.csv").exists()
+    assert json.loads(Path("run.json").read_text("utf-8"))["config"]["clips"] == 1
+
+
+def test_a_full_disk_keeps_the_old_result(
+    good_card: Path,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path("tags.geojson").write_text("old", encoding="utf-8")
+    monkeypatch.setattr(files.os, "replace", full_disk)
+    assert scan(good_card, "-b", bundle.path) == 5
+    assert (
+        "No space left on device. The file that was there is untouched" in capsys.readouterr().err
+    )
+    assert names_here() == ["tags.geojson"]
+    assert Path("tags.geojson").read_text(encoding="utf-8") == "old"
+
+
+def test_an_engine_that_breaks_keeps_what_was_finished(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_engine(*_: object, **__: object) -> tuple[FakeEngine, object]:
+        return FakeEngine(fail_after=2), open_fake_engine(bundle)[1]
+
+    code = main(["scan", str(good_card), "-b", str(bundle.path)], open_engine=open_engine)
+    assert code == 6
+    error = capsys.readouterr().err
+    assert "1 of 2 videos are done, written to tags.geojson." in error
+    assert "error: running the fake: it broke." in error
+    assert len(check_collection(Path("tags.geojson").read_text(encoding="utf-8"))) == 1
+    assert json.loads(Path("run.json").read_text("utf-8"))["counts"]["not_reached"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_was_finished(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    class Interrupted(FakeEngine):
+        def infer(self, clips_NTHWC):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+            if self.calls == 2:
+                signal.raise_signal(number)
+            return super().infer(clips_NTHWC)
+
+    def open_engine(*_: object, **__: object) -> tuple[FakeEngine, object]:
+        return Interrupted(), open_fake_engine(bundle)[1]
+
+    before = signal.getsignal(number)
+    code = main(["scan", str(good_card), "-b", str(bundle.path)], open_engine=open_engine)
+    assert code == 130
+    error = capsys.readouterr().err
+    assert error.endswith("error: interrupted: 1 of 2 videos are done, written to tags.geojson.\n")
+    assert len(check_collection(Path("tags.geojson").read_text(encoding="utf-8"))) == 1
+    assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_before_the_first_video_leaves_the_old_result(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_engine(*_: object, **__: object) -> tuple[FakeEngine, object]:
+        raise KeyboardInterrupt
+
+    Path("tags.geojson").write_text("old", encoding="utf-8")
+    code = main(["scan", str(good_card), "-b", str(bundle.path)], open_engine=open_engine)
+    assert code == 130
+    assert capsys.readouterr().err == "error: interrupted before any tag was written.\n"
+    assert names_here() == ["tags.geojson"]
+
+
+def test_fail_fast_ends_at_the_first_failure(
+    card: Path, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(card, tmp_path / "card")
+    (tmp_path / "card" / "notes.mp4").rename(tmp_path / "card" / "Event" / "0.mp4")
+    assert scan(tmp_path / "card", "-b", bundle.path, "--fail-fast") == 3
+    assert "(--fail-fast): 1 of 3 videos are done" in capsys.readouterr().err
+    (feature,) = check_collection(Path("tags.geojson").read_text(encoding="utf-8"))
+    assert feature["properties"]["status"] == "failed"
+
+
+def test_a_bug_of_ours_is_shown_whole(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def open_engine(*_: object, **__: object) -> tuple[FakeEngine, object]:
+        raise ZeroDivisionError("oops")
+
+    code = main(["scan", str(good_card), "-b", str(bundle.path)], open_engine=open_engine)
+    assert code == 1
+    error = capsys.readouterr().err
+    assert "a bug in geotag. Please report this text" in error
+    assert "ZeroDivisionError: oops" in error
+
+
+def test_the_flags_of_scan_are_frozen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "--help"]) == 0
+    text = capsys.readouterr().out
+    flags = {word.strip(",") for word in text.split() if word.startswith("--")}
+    assert flags == {
+        "--out",
+        "--bundle",
+        "--engine",
+        "--clips",
+        "--sampling",
+        "--config",
+        "--fail-fast",
+        "--verbose",
+        "--quiet",
+        "--help",
+    }
+    assert len(flags) <= 12
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    for command in ("scan", "export", "demo", "doctor"):
+        assert main([command, "--help"]) == 0
+        assert "Usage: geotag " + command in capsys.readouterr().out
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from geotag import __version__
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"geotag {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["scan"], "Missing argument"),
+        (["scan", ".", "--nope"], "No such option"),
+        (["nope"], "No such command"),
+        (["scan", ".", "-v", "-q"], "--verbose and --quiet exclude each other."),
+        (["export", "--out", "x"], "--checkpoint"),
+    ],
+)
+def test_wrong_usage_is_exit_2(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_export_without_torch_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Block:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name.split(".")[0] in ("torch", "onnx", "onnxruntime"):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "onnx", "train")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Block(), *sys.meta_path])
+    assert main(["export", "--checkpoint", "run", "--out", "bundle"]) == 2
+    assert "pip install 'geotag-video[train]'" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""Three things that let a narrow network learn from nothing in minutes, and leave no trace after.
+
+A transformer that starts with the usual small weights is close to linear for its first thousands of
+steps, and its mean token differs from clip to clip by a few percent only. None of this changes
+the network that is exported; what each of the three brought is in docs/LOG.md.
+
+Shape suffixes: N clips, P patches, V values of a tubelet, D width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from train.models.geolocator import Geolocator
+    from train.models.videomae import VideoMAEEncoder
+
+KEPT_COMPONENT = 10
+"""The strongest components start with equal weight; those weaker than this one fade out."""
+
+
+def widen_weights(encoder: VideoMAEEncoder) -> None:
+    """Draw every matrix of the blocks anew with a standard deviation of 1 / sqrt(fan-in).
+
+    The customary 0.02 suits a width of 768 and more; at 160 it leaves GELU in its linear middle.
+    Source: LeCun et al., Efficient BackProp, 1998, section 4.6.
+    """
+    for parameter in encoder.blocks.parameters():
+        if parameter.ndim == 2:
+            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+
+
+def start_from_components(model: Geolocator, clips_NTHWC: Tensor) -> None:
+    """Let the patch embedding begin as the principal components of real tubelets.
+
+    Colours of neighbouring pixels are so alike that a random embedding shows little more than
+    brightness. Components are scaled to even strength as far as they are strong, turned at
+    random so that every coordinate carries a mixture, and doubled to stand out from the positions.
+
+    Args:
+        model: its patch embedding is set.
+        clips_NTHWC: uint8 clips to take the components from; some fifty are enough.
+    """
+    encoder = model.encoder
+    with torch.no_grad():
+        tubelets_XV = model.normalise(encoder.tubelets(clips_NTHWC)).flatten(0, 1)
+        mean_V = tubelets_XV.mean(dim=0)
+        centred_XV = tubelets_XV - mean_V
+        strengths, directions = torch.linalg.eigh(centred_XV.T @ centred_XV / len(centred_XV))
+        strengths_D = strengths.flip(0)[: encoder.config.width].clamp_min(0)
+        directions_VD = directions.flip(1)[:, : encoder.config.width]
+        scaled_VD = directions_VD / torch.sqrt(strengths_D + strengths_D[KEPT_COMPONENT])
+        turn_DD = torch.linalg.qr(torch.randn(encoder.config.width, encoder.config.width)).Q
+        weight_DV = 2 * turn_DD @ scaled_VD.T
+        encoder.patch.weight.copy_(weight_DV)
+        encoder.patch.bias.copy_(-weight_DV @ mean_V)
+
+
+class StandardisedHeads(nn.Module):
+    """A Geolocator whose heads see features of mean 0 and variance 1 while it trains.
+
+    Source: batch normalisation without affine part before a linear classifier, as in the linear
+    probes of MAE (He et al., CVPR 2022, appendix A.1). `fold` puts it into the heads.
+    """
+
+    def __init__(self, model: Geolocator) -> None:
+        """Wrap a model; its parameters are those of the wrapper."""
+        super().__init__()
+        self.model = model
+        self.norm = nn.BatchNorm1d(model.config.width, affine=False, momentum=0.05)
+
+    def forward(self, clip_NTHWC: Tensor, keep_tokens: float = 1.0) -> dict[str, Tensor]:
+        """Logits of every head.  uint8 [N, T, H, W, 3] -> [N, K] each."""
+        return self.model.score(self.norm(self.model.features(clip_NTHWC, keep_tokens)))
+
+    def fold(self) -> None:
+        """Write the standardisation into the heads: the bare model then scores the same.
+
+        Raises:
+            RuntimeError: it was folded before.
+        """
+        mean_D, variance_D = self.norm.running_mean, self.norm.running_var
+        if mean_D is None or variance_D is None:
+            raise RuntimeError("the heads were folded before")
+        with torch.no_grad():
+            for head in self.model.heads.values():
+                assert isinstance(head, nn.Linear)
+                head.weight.div_(torch.sqrt(variance_D + self.norm.eps))
+                head.bias.sub_(head.weight @ mean_D)
+        self.norm.running_mean = self.norm.running_var = None
