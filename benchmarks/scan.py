@@ -34,6 +34,8 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
+from av.video.stream import VideoStream
 from transformers import VideoMAEConfig, VideoMAEImageProcessor, VideoMAEModel
 
 from engines.base import Engine, EngineChoice, open_engine, usable_cores
@@ -200,7 +202,7 @@ def decode_only(path: Path, policy: Policy, windows: tuple[Window, ...]) -> int:
     return decoded
 
 
-def _decode_key_frames(container: Any, stream: Any, window: Window) -> int:
+def _decode_key_frames(container: InputContainer, stream: VideoStream, window: Window) -> int:
     """One key frame a second: each wanted time has its own nearest one."""
     stream.codec_context.skip_frame = "NONKEY"
     wanted_s = sorted({round(t) for t in wanted_times(window, SIZES["small"].frames)})
@@ -217,7 +219,7 @@ def _decode_key_frames(container: Any, stream: Any, window: Window) -> int:
     return decoded + len(stream.decode(None))
 
 
-def _decode_until(container: Any, stream: Any, window: Window) -> int:
+def _decode_until(container: InputContainer, stream: VideoStream, window: Window) -> int:
     last_s = float(wanted_times(window, SIZES["small"].frames)[-1])
     container.seek(int(window.start_s / stream.time_base), stream=stream)
     decoded = 0

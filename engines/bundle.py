@@ -7,6 +7,7 @@ hashed in `bundle.json`, and nothing is used before its hash is checked.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
@@ -39,6 +40,14 @@ class InputSpec:
     resize: Literal["squash"] = "squash"
     """squash: the whole picture, its aspect ratio given up (what the reference code does)."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no clip can have."""
+        sides = (self.frames, self.height_px, self.width_px)
+        if not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ValueError(f"input {sides}: frames, height and width must be whole and positive")
+        if self.resize != "squash":
+            raise ValueError(f"input.resize {self.resize!r}: only squash is known")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyAccuracy:
@@ -51,6 +60,14 @@ class PolicyAccuracy:
     country_top1: float
     clips: int
     """How many clips that was measured on."""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown policy and a span of nothing."""
+        if self.policy not in get_args(Policy) or not self.span_s > 0:
+            raise ValueError(
+                f"policy {self.policy!r} over {self.span_s!r} s: allowed are {get_args(Policy)} "
+                "over more than 0 s"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +83,14 @@ class SamplingSpec:
     """Clips per video where nothing else is asked."""
     policies: tuple[PolicyAccuracy, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse a bundle that leaves nothing to choose from."""
+        if not self.policies or not self.clips >= 1 or not self.max_keyframe_gap_s > 0:
+            raise ValueError(
+                f"sampling of {self.clips!r} clips, key frames at most {self.max_keyframe_gap_s!r} "
+                f"s apart, {len(self.policies)} policies: each must be positive"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelCalibration:
@@ -75,6 +100,14 @@ class LevelCalibration:
     """Logits are divided by it before the softmax (Guo et al., ICML 2017)."""
     threshold_prob: float
     """Below it the level is not claimed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be divided by or reached."""
+        if not self.temperature > 0 or not 0 <= self.threshold_prob <= 1:
+            raise ValueError(
+                f"temperature {self.temperature!r} must be positive, threshold_prob "
+                f"{self.threshold_prob!r} lie in [0, 1]"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,8 +240,6 @@ def parse_manifest(text: str, *, where: Path) -> Manifest:
 def _manifest_from(record: dict[str, Any]) -> Manifest:
     sampling = dict(record["sampling"])
     policies = tuple(PolicyAccuracy(**entry) for entry in sampling.pop("policies"))
-    if not policies or any(entry.policy not in get_args(Policy) for entry in policies):
-        raise ValueError(f"sampling.policies {policies!r}: allowed are {get_args(Policy)}")
     outputs = {str(name): int(width) for name, width in record["outputs"].items()}
     if set(outputs) != set(OUTPUTS):
         raise ValueError(f"outputs {sorted(outputs)}: needed are {sorted(OUTPUTS)}")
@@ -266,10 +297,11 @@ def _check_file(path: Path, name: str, record: FileRecord) -> None:
 
 def _check_class_counts(path: Path, manifest: Manifest) -> None:
     """The class tree and the classifiers must have the same number of classes."""
-    import csv
-
-    with (path / "places.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    try:
+        with (path / "places.csv").open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise BundleError(f"reading the bundle {path}: places.csv is no CSV ({exc}).") from exc
     for depth, level in enumerate(LEVELS):
         # A class is its whole path upwards: two countries may each have a state of one name.
         found = len({tuple(row.get(name) for name in LEVELS[depth:]) for row in rows})

@@ -52,7 +52,7 @@ class Video:
     name: str
     """Path relative to the scanned folder, with forward slashes; printable UTF-8."""
     video_id: str
-    """Hexadecimal digest of name, size, and first and last MiB: unique in a scan, stable over runs."""
+    """Digest of name, size, first and last MiB: unique in a scan, the same in the next run."""
     size_bytes: int
 
 
@@ -187,4 +187,4 @@ class Tag:
     bundle: str | None = None
     """Name of the model folder and the first 12 hexadecimal digits of its hash."""
     sampling: str | None = None
-    """Policy and span of the clips, and every fallback, such as `keyframe 21 s; 2 of 3 exact: ...`."""
+    """Policy and span of the clips, and every fallback: `keyframe 21 s; 2 of 3 clips exact: ..`."""

@@ -83,7 +83,7 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
 
 
-def load_preset(name: str, **changes: Any) -> TrainConfig:
+def load_preset(name: str, **changes: float | None) -> TrainConfig:
     """Read a preset and apply the flags that were given (those that are not None).
 
     Raises:
@@ -100,4 +100,5 @@ def load_preset(name: str, **changes: Any) -> TrainConfig:
     record["sampling"] = SamplingRange(**record["sampling"])
     record["policies"] = tuple(EvaluatedPolicy(**entry) for entry in record["policies"])
     config = TrainConfig(preset=name, **record)
-    return replace(config, **{key: value for key, value in changes.items() if value is not None})
+    given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+    return replace(config, **given)

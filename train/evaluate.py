@@ -7,8 +7,11 @@ Shape suffixes: N clips, K classes of a level.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import shlex
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -68,16 +71,25 @@ def main(
         preset, val_clips=val_clips, test_clips=test_clips, seed=int(facts["training"]["seed"])
     )
     count = max(1, usable_cores() // 2) if workers is None else workers
-    evaluation = evaluate_run(model, config, workers=count, console=Console(stderr=True))
+    evaluation = evaluate_run(
+        model,
+        config,
+        workers=count,
+        console=Console(stderr=True),
+        command=shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
+    )
     text = json.dumps(evaluation, indent=2) + "\n"
     (checkpoint / "evaluation.json").write_text(text, encoding="utf-8")
     show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
 
 
 def evaluate_run(
-    model: Geolocator, config: TrainConfig, *, workers: int, console: Console
+    model: Geolocator, config: TrainConfig, *, workers: int, console: Console, command: str
 ) -> dict[str, Any]:
-    """Calibrate on validation drives, count on test drives.  -> what evaluation.json holds."""
+    """Calibrate on validation drives, count on test drives.  -> what evaluation.json holds.
+
+    `command` is what a reader types to get these numbers.
+    """
     hierarchy = rendered_hierarchy()
 
     def run(split: str, clips: int, policy: EvaluatedPolicy | None) -> Predictions:
@@ -117,7 +129,7 @@ def evaluate_run(
             for policy, predictions in per_policy
         ],
         "calibration": calibration,
-        "command": f"python -m train.fit --preset {config.preset}",
+        "command": command,
     }
 
 
@@ -152,7 +164,7 @@ def top1(decoded: Decoded, labels: dict[Level, NDArray[np.intp]]) -> dict[Level,
 def conflict_rate(decoded: Decoded, hierarchy: Hierarchy) -> float:
     """Share of clips whose answers contradict the tree somewhere, such as a city elsewhere."""
     conflict = np.zeros(len(decoded.labels["city"]), dtype=bool)
-    for fine, coarse in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+    for fine, coarse in itertools.pairwise(LEVELS):
         above = hierarchy.parents[fine][decoded.labels[fine]]
         conflict |= above != decoded.labels[coarse]
     return float(conflict.mean())

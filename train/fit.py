@@ -15,7 +15,9 @@ import itertools
 import json
 import math
 import random
+import shlex
 import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -109,7 +111,13 @@ def main(
     )
     started_s = time.monotonic()
     model = fit(config, run, workers=count, console=console)
-    evaluation = evaluate_run(model, config, workers=count, console=console)
+    evaluation = evaluate_run(
+        model,
+        config,
+        workers=count,
+        console=console,
+        command=shlex.join(["python", "-m", "train.fit", *sys.argv[1:]]),
+    )
     (run / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
     show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
     minutes = (time.monotonic() - started_s) / 60
@@ -244,10 +252,11 @@ def train_step(
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip_norm)
     optimizer.step()
-    right = {
-        level: float((outputs[level].argmax(1) == labels[level]).float().mean()) for level in LEVELS
-    }
-    return {"step": step, "loss": loss.item(), "lr": lr, "grad_norm": float(norm), **right}
+    record = {"step": step, "loss": loss.item(), "lr": lr, "grad_norm": float(norm)}
+    for level in LEVELS:
+        right_N = outputs[level].argmax(1) == labels[level]
+        record[level] = float(right_N.float().mean())
+    return record
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -273,7 +282,7 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
 def seed_everything(seed: int) -> None:
     """Seed every random source that training touches."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries may draw from the global state
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 
@@ -284,7 +293,7 @@ def training_facts(config: TrainConfig) -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     found = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607
+        ["git", "rev-parse", "HEAD"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,

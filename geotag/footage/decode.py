@@ -1,7 +1,4 @@
-"""Clips out of video files: which frames are decoded, and nothing else.
-
-Shape suffixes: T frames, H and W pixels, C = 3 colours (R, G, B).
-"""
+"""Clips out of video files: the frames of a policy are decoded, and as little else as can be."""
 
 from __future__ import annotations
 
@@ -50,14 +47,18 @@ def open_video(video: Video, *, decode_threads: int = 2) -> VideoReader:
     """
     head = probe.check_file(video)
     opened, stream = probe.open_stream(video, head)
-    container.prepare_decoder(stream, threads=decode_threads)
-    source = PacketSource(opened, stream, size_bytes=video.size_bytes)
-    is_cut_off = probe.is_cut_off(video, opened)
-    claim_s = None if is_cut_off else probe.claimed_duration_s(video, opened, stream)
-    duration_s = probe.possible_duration_s(video, source.measured_end_s(claim_s)) or claim_s
-    if duration_s is None and video.size_bytes <= _LARGEST_WALK_BYTES:
-        duration_s = probe.possible_duration_s(video, source.walked_end_s())
-    facts = probe.read_facts(video, opened, stream, duration_s=duration_s)
+    try:
+        container.prepare_decoder(stream, threads=decode_threads)
+        source = PacketSource(opened, stream, size_bytes=video.size_bytes)
+        is_cut_off = probe.is_cut_off(video, opened)
+        claim_s = None if is_cut_off else probe.claimed_duration_s(video, opened, stream)
+        duration_s = probe.possible_duration_s(video, source.measured_end_s(claim_s)) or claim_s
+        if duration_s is None and video.size_bytes <= _LARGEST_WALK_BYTES:
+            duration_s = probe.possible_duration_s(video, source.walked_end_s())
+        facts = probe.read_facts(video, opened, stream, duration_s=duration_s)
+    except (*container.DECODING_ERRORS, OSError) as exc:
+        opened.close()
+        raise FootageError("open", "damaged", f"reading the file failed: {exc}") from exc
     return VideoReader(facts, source, stream, is_cut_off=is_cut_off)
 
 
@@ -126,16 +127,12 @@ class VideoReader:
 
     def _read_clip(self, window: Window, sampling: Sampling) -> Clip:
         self._decode_errors = self._source.read_errors = 0
-        fallback = None
+        clip, fallback = None, None
         if sampling.policy == "dense":
             clip, fallback = self._dense(window, sampling)
         elif sampling.policy == "keyframe":
             clip, fallback = self._keyframes(window, sampling)
-        else:
-            clip = None
-        if clip is not None:
-            return clip
-        return self._exact(window, sampling, fallback)
+        return clip or self._exact(window, sampling, fallback)
 
     # dense
 
@@ -187,6 +184,7 @@ class VideoReader:
         ticks = [own.get(tick) for tick in ticks_T.tolist()]
         needed = {tick for tick in ticks if tick is not None}
         by_tick = self._make(self._frames(packets.values()), needed, sampling)
+        self._decode_errors = 0
         for packet in packets.values():  # an open group of pictures may need a fresh decoder
             if self._source.tick(packet) not in by_tick:
                 by_tick |= self._make(self._frames([packet]), needed, sampling)

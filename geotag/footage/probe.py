@@ -132,8 +132,14 @@ def _check_stream(opened: InputContainer, stream: VideoStream | None) -> None:
     if name.endswith("_pipe") or name in ("image2", "gif", "apng", "tty", "ico"):
         raise _error("not_video", f"the file is a picture or a text ({name}), not a video")
     if stream is None:
-        kinds = sorted({other.type for other in opened.streams})
-        seen = " and ".join("a cover picture" if kind == "video" else kind for kind in kinds)
+        # By these lists: in PyAV before 17 asking a stream of unknown type for it ends the process.
+        tracks = {
+            "a cover picture": opened.streams.video,
+            "audio": opened.streams.audio,
+            "subtitles": opened.streams.subtitles,
+            "data": opened.streams.data,
+        }
+        seen = " and ".join(kind for kind, found in tracks.items() if found) or "unknown tracks"
         raise _error("no_video_stream", f"the file opens, but holds {seen} only: no video")
     context = stream.codec_context
     if context is None:

@@ -124,8 +124,8 @@ def decode(
       level, then argmax at every level (parents may disagree);
     * `codependent`: argmax of p' at city level; coarser answers are that city's ancestors;
     * `trace_only`: argmax of p at city level, then ancestors (what the released code does);
-    * `marginal`: p' of the cities renormalised, coarser levels as sums over their cities: always
-      consistent, and what a tag's confidences are.
+    * `marginal`: p' of the cities renormalised, coarser levels as sums over their cities: the
+      probabilities nest, and a tag's confidences are these.
 
     Args:
         logits: [N, K] per level.
@@ -222,6 +222,6 @@ def _coordinates(row: Mapping[str, str], *, where: str) -> tuple[float, float]:
         ) from exc
     if not (abs(lat_deg) <= 90 and abs(lon_deg) <= 180):
         raise BundleError(
-            f"{where}: coordinates {lat_deg}, {lon_deg} leave latitude -90..90, longitude -180..180."
+            f"{where}: latitude {lat_deg}, longitude {lon_deg}; allowed are -90..90 and -180..180."
         )
     return lat_deg, lon_deg

@@ -88,8 +88,10 @@ class RenderedClips(Dataset[Sample]):
         frames_THWC, scene = render_clip(
             drive, policy, span_s, rng=rng, frames=self.frames, size=self.image_px
         )
-        labels = {level: int(self.hierarchy.ancestors[level][drive.city_id]) for level in LEVELS}
-        return torch.from_numpy(frames_THWC), {**labels, "scene": scene}
+        labels = {"scene": scene}
+        for level in LEVELS:
+            labels[level] = int(self.hierarchy.ancestors[level][drive.city_id])
+        return torch.from_numpy(frames_THWC), labels
 
     def _draw_sampling(
         self, rng: np.random.Generator
