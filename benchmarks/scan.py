@@ -57,9 +57,9 @@ from geotag.footage.discover import find_videos
 from geotag.places.hierarchy import Hierarchy, read_hierarchy
 from geotag.scan import scan
 from geotag.types import Policy, Video
-from train.export import export_onnx
 from train.models.geolocator import Geolocator
 from train.models.videomae import SIZES, load_transformers_state
+from train.onnx_graph import export_onnx
 
 CLIPS = 3
 SPANS_S: dict[Policy, float] = {"keyframe": 21.0, "dense": 2.5}

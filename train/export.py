@@ -1,11 +1,9 @@
 """From a run folder to a bundle: the network as ONNX, what it needs to run, and a model card.
 
-The ONNX graph is built node by node rather than traced: it holds about 20 nodes a block, has the
-names, layouts and constants that quantization and three runtimes want, holds no path of the machine
-that made it, and does not change with the version of torch. That it computes the same is checked
-on every export, with ONNX Runtime and OpenVINO against torch.
+That the graph computes what the network does is checked on every export, with ONNX Runtime and
+OpenVINO against torch. Nothing is written that fails a check.
 
-Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, P tokens, D width, K classes.
+Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours.
 """
 
 from __future__ import annotations
@@ -14,15 +12,13 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from engines.base import BundleError, EngineUnavailableError, usable_cores
 from engines.bundle import (
@@ -45,18 +41,17 @@ from engines.openvino_cpu import OpenvinoEngine
 from geotag.errors import ConfigError, OutputError
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
+from train.model_card import model_card
 from train.models.geolocator import HEADS, Geolocator
+from train.onnx_graph import export_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from numpy.typing import NDArray
 
     Scores = Mapping[str, NDArray[np.float32]]
 
-OPSET = 20
-"""First with Gelu, last that TensorRT 10.3 reads whole; attention stays MatMul and Softmax."""
-IR_VERSION = 9
 PARITY = 1e-4
 """Largest difference of any logit between torch and a runtime, both in float32."""
 
@@ -181,22 +176,6 @@ def _worst(found: Scores, wanted: Scores) -> float:
     return float(np.max([np.abs(found[head] - wanted[head]).max() for head in HEADS]))
 
 
-def export_onnx(model: Geolocator, path: Path) -> None:
-    """Write a model as ONNX; the same weights give the same bytes.
-
-    One input, `clip` uint8 [N, T, H, W, 3]; outputs city, state, country, continent and scene
-    (logits) and feature, float32 [N, K]. Linear weights are [in, out], named as in torch.
-    """
-    proto = helper.make_model(
-        build_graph(model),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="geotag",
-    )
-    onnx.checker.check_model(proto, full_check=True)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
-
-
 def _check_target(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
@@ -319,208 +298,3 @@ def _calibration(evaluation: dict[str, Any]) -> dict[str, dict[str, LevelCalibra
         }
         for mode in get_args(DecodingMode)
     }
-
-
-def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
-    """The text of MODEL_CARD.md: what the model is, how good, what for and what not."""
-    rendered = manifest.domain == "rendered"
-    counted = (
-        f"{evaluation.get('clips', 'an unknown number of')} {evaluation.get('split', '')} clips"
-    )
-    return "\n".join(
-        (
-            f"# {manifest.name}",
-            "",
-            (
-                "This model answers only for the rendered world of `train.data.rendered`; its "
-                "answers for real footage mean nothing."
-                if rendered
-                else "This model guesses the city where dashcam footage was recorded."
-            ),
-            f"{manifest.description}: a video transformer with one linear classifier each for "
-            f"{manifest.outputs['city']} cities, {manifest.outputs['state']} states, "
-            f"{manifest.outputs['country']} countries, {manifest.outputs['continent']} continents "
-            f"and {manifest.outputs['scene']} scene groups.",
-            "",
-            "## Training",
-            "",
-            *(f"- {key}: {value}" for key, value in manifest.training.items() if value is not None),
-            "",
-            "## Accuracy",
-            "",
-            f"Top-1 in per cent, one clip a video, on {counted}; measured by "
-            f"`{evaluation.get('command', 'python -m train.evaluate')}`.",
-            "",
-            *_mode_table(evaluation),
-            *_policy_table(manifest),
-            "## Use",
-            "",
-            (
-                "Trying, testing and teaching the pipeline, on footage that `geotag demo` renders."
-                if rendered
-                else "Sorting footage whose place was lost, by continent, country, state and city."
-            ),
-            "It knows the places of `places.csv` and no other: footage from elsewhere still gets "
-            "scores, so use the confidences and their thresholds in `bundle.json`.",
-            "",
-            "Not for finding or following people, not as evidence of where somebody was, and not "
-            "for decisions about people without other evidence.",
-            "",
-            "## Licence",
-            "",
-            f"Weights: {manifest.licence}.",
-            "",
-        )
-    )
-
-
-def _mode_table(evaluation: dict[str, Any]) -> list[str]:
-    modes = evaluation.get("modes", {})
-    rows = [
-        f"| {mode} | " + " | ".join(_percent(shares.get(level)) for level in LEVELS) + " |"
-        for mode, shares in modes.items()
-    ]
-    head = f"| decoding | {' | '.join(LEVELS)} |"
-    return [head, "| --- |" + " --: |" * len(LEVELS), *rows, ""] if rows else []
-
-
-def _policy_table(manifest: Manifest) -> list[str]:
-    rows = [
-        f"| {policy.policy} | {policy.span_s:g} | {_percent(policy.city_top1)} | "
-        f"{_percent(policy.country_top1)} | {policy.clips} |"
-        for policy in manifest.sampling.policies
-    ]
-    head = "| frames chosen | span, s | city | country | clips |"
-    return [head, "| --- |" + " --: |" * 4, *rows, ""]
-
-
-def _percent(share: float | None) -> str:
-    return "not measured" if share is None else f"{100 * share:.1f}"
-
-
-@dataclass(slots=True)
-class _Graph:
-    """Nodes and constants of a graph that grows."""
-
-    weights: dict[str, np.ndarray]
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
-
-    def op(self, kind: str, *inputs: str, out: str, **attributes: Any) -> str:  # noqa: ANN401
-        """Append a node; its output carries its name."""
-        self.nodes.append(helper.make_node(kind, list(inputs), [out], name=out, **attributes))
-        return out
-
-    def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> str:
-        """Keep a constant, once per name."""
-        array: NDArray[Any] = np.ascontiguousarray(value, dtype=dtype)
-        self.constants.setdefault(name, numpy_helper.from_array(array, name))
-        return name
-
-    def reshape(self, tokens: str, shape: tuple[int, ...], *, out: str) -> str:
-        """Reshape; 0 keeps a size, -1 is worked out."""
-        return self.op("Reshape", tokens, self.constant(f"shape.{shape}", shape, np.int64), out=out)
-
-    def linear(self, tokens: str, name: str, *, out: str) -> str:
-        """Apply a Linear, with or without bias."""
-        bias = self.weights.get(f"{name}.bias")
-        weight = self.constant(f"{out}.weight", self.weights[f"{name}.weight"].T)
-        if bias is None:
-            return self.op("MatMul", tokens, weight, out=out)
-        product = self.op("MatMul", tokens, weight, out=f"{out}.matmul")
-        return self.op("Add", product, self.constant(f"{out}.bias", bias), out=out)
-
-    def norm(self, tokens: str, name: str, epsilon: float, *, out: str) -> str:
-        """Apply a LayerNorm, kept as one node: in parts it overflows float16."""
-        scale = self.constant(f"{out}.weight", self.weights[f"{name}.weight"])
-        shift = self.constant(f"{out}.bias", self.weights[f"{name}.bias"])
-        return self.op("LayerNormalization", tokens, scale, shift, out=out, epsilon=epsilon)
-
-
-def build_graph(model: Geolocator) -> onnx.GraphProto:
-    """The network as a graph: pixels to tokens, blocks, mean, heads."""
-    config = model.config
-    weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    graph = _Graph(weights)
-    tokens = _tokens(graph, model)
-    for number in range(config.depth):
-        tokens = _block(graph, model, tokens, f"blocks.{number}")
-    axes = graph.constant("token_axis", [1], np.int64)
-    feature = graph.op("ReduceMean", tokens, axes, out="feature", keepdims=0)
-    for head in HEADS:
-        graph.linear(feature, f"heads.{head}", out=head)
-    clip = ("N", config.frames, config.image_px, config.image_px, 3)
-    widths = {**model.classes, "feature": config.width}
-    return helper.make_graph(
-        graph.nodes,
-        "geolocator",
-        [helper.make_tensor_value_info("clip", TensorProto.UINT8, clip)],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", widths[name]])
-            for name in OUTPUTS
-        ],
-        list(graph.constants.values()),
-    )
-
-
-def _tokens(graph: _Graph, model: Geolocator) -> str:
-    """Bytes to tokens.  `clip` uint8 [N, T, H, W, 3] -> float32 [N, P, D].
-
-    Cut while still bytes, a quarter of the memory to move; then normalised, value by value.
-    """
-    config = model.config
-    _, rows, columns = config.grid
-    cut = (-1, config.tubelet_frames, rows, config.patch_px, columns, config.patch_px * 3)
-    pixels = graph.reshape("clip", cut, out="patch.cut")
-    pixels = graph.op("Transpose", pixels, out="patch.transposed", perm=[0, 2, 4, 1, 3, 5])
-    pixels = graph.reshape(pixels, (-1, config.tokens, config.token_values), out="patch.bytes")
-    pixels = graph.op("Cast", pixels, out="patch.pixels", to=TensorProto.FLOAT)
-    mean, std = model.mean.double().cpu().numpy(), model.std.double().cpu().numpy()
-    repeats = config.token_values // 3
-    scale = graph.constant("patch.scale", np.tile(1 / (255 * std), repeats))
-    shift = graph.constant("patch.shift", np.tile(-mean / std, repeats))
-    pixels = graph.op("Mul", pixels, scale, out="patch.scaled")
-    pixels = graph.op("Add", pixels, shift, out="patch.normalised")
-    tokens = graph.linear(pixels, "encoder.patch", out="patch")
-    positions = graph.constant("positions", model.encoder.positions.cpu().numpy())
-    return graph.op("Add", tokens, positions, out="tokens")
-
-
-def _block(graph: _Graph, model: Geolocator, tokens: str, name: str) -> str:
-    """One transformer block.  [N, P, D] -> [N, P, D]."""
-    epsilon, source = model.config.norm_eps, f"encoder.{name}"
-    normed = graph.norm(tokens, f"{source}.norm1", epsilon, out=f"{name}.norm1")
-    attended = _attention(graph, model, normed, name)
-    projected = graph.linear(attended, f"{source}.proj", out=f"{name}.proj")
-    tokens = graph.op("Add", tokens, projected, out=f"{name}.attended")
-    normed = graph.norm(tokens, f"{source}.norm2", epsilon, out=f"{name}.norm2")
-    hidden = graph.linear(normed, f"{source}.fc1", out=f"{name}.fc1")
-    hidden = graph.op("Gelu", hidden, out=f"{name}.gelu")
-    hidden = graph.linear(hidden, f"{source}.fc2", out=f"{name}.fc2")
-    return graph.op("Add", tokens, hidden, out=f"{name}.out")
-
-
-def _attention(graph: _Graph, model: Geolocator, tokens: str, name: str) -> str:
-    """Attention in the form that TensorRT and OpenVINO fuse.  [N, P, D] -> [N, P, D].
-
-    Query, key and value are three products (a packed one loses INT8 in TensorRT), and each of
-    query and key carries the square root of the scale, so that float16 scores stay in range.
-    """
-    config = model.config
-    head_width = config.width // config.heads
-    root = graph.constant("attention.root_scale", head_width**-0.25)
-    parts = {}
-    for part, order in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3])):
-        out = f"{name}.{part}"
-        values = graph.linear(tokens, f"encoder.{name}.{part}", out=out)
-        shape = (0, config.tokens, config.heads, head_width)
-        values = graph.reshape(values, shape, out=f"{out}.split")
-        values = graph.op("Transpose", values, out=f"{out}.heads", perm=order)
-        if part != "value":
-            values = graph.op("Mul", values, root, out=f"{out}.scaled")
-        parts[part] = values
-    scores = graph.op("MatMul", parts["query"], parts["key"], out=f"{name}.scores")
-    shares = graph.op("Softmax", scores, out=f"{name}.shares", axis=-1)
-    mixed = graph.op("MatMul", shares, parts["value"], out=f"{name}.mixed")
-    mixed = graph.op("Transpose", mixed, out=f"{name}.merged", perm=[0, 2, 1, 3])
-    return graph.reshape(mixed, (0, config.tokens, config.width), out=f"{name}.context")

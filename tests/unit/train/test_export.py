@@ -15,9 +15,10 @@ from engines.bundle import LEVELS, OUTPUTS, read_bundle
 from engines.openvino_cpu import OpenvinoEngine
 from tests.tolerances import FP32_LOGIT
 from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from train.export import ExportError, export_bundle, export_onnx
+from train.export import ExportError, export_bundle
 from train.models.geolocator import HEADS, Geolocator
 from train.models.videomae import SIZES, VideoMAEConfig
+from train.onnx_graph import export_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Callable

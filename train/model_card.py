@@ -1,0 +1,87 @@
+"""MODEL_CARD.md: what a model is, how good it is, what for and what not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engines.bundle import LEVELS
+
+if TYPE_CHECKING:
+    from engines.bundle import Manifest
+
+
+def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
+    """The text of MODEL_CARD.md: what the model is, how good, what for and what not."""
+    rendered = manifest.domain == "rendered"
+    counted = (
+        f"{evaluation.get('clips', 'an unknown number of')} {evaluation.get('split', '')} clips"
+    )
+    return "\n".join(
+        (
+            f"# {manifest.name}",
+            "",
+            (
+                "This model answers only for the rendered world of `train.data.rendered`; its "
+                "answers for real footage mean nothing."
+                if rendered
+                else "This model guesses the city where dashcam footage was recorded."
+            ),
+            f"{manifest.description}: a video transformer with one linear classifier each for "
+            f"{manifest.outputs['city']} cities, {manifest.outputs['state']} states, "
+            f"{manifest.outputs['country']} countries, {manifest.outputs['continent']} continents "
+            f"and {manifest.outputs['scene']} scene groups.",
+            "",
+            "## Training",
+            "",
+            *(f"- {key}: {value}" for key, value in manifest.training.items() if value is not None),
+            "",
+            "## Accuracy",
+            "",
+            f"Top-1 in per cent, one clip a video, on {counted}; measured by "
+            f"`{evaluation.get('command', 'python -m train.evaluate')}`.",
+            "",
+            *_mode_table(evaluation),
+            *_policy_table(manifest),
+            "## Use",
+            "",
+            (
+                "Trying, testing and teaching the pipeline, on footage that `geotag demo` renders."
+                if rendered
+                else "Sorting footage whose place was lost, by continent, country, state and city."
+            ),
+            "It knows the places of `places.csv` and no other: footage from elsewhere still gets "
+            "scores, so use the confidences and their thresholds in `bundle.json`.",
+            "",
+            "Not for finding or following people, not as evidence of where somebody was, and not "
+            "for decisions about people without other evidence.",
+            "",
+            "## Licence",
+            "",
+            f"Weights: {manifest.licence}.",
+            "",
+        )
+    )
+
+
+def _mode_table(evaluation: dict[str, Any]) -> list[str]:
+    modes = evaluation.get("modes", {})
+    rows = [
+        f"| {mode} | " + " | ".join(_percent(shares.get(level)) for level in LEVELS) + " |"
+        for mode, shares in modes.items()
+    ]
+    head = f"| decoding | {' | '.join(LEVELS)} |"
+    return [head, "| --- |" + " --: |" * len(LEVELS), *rows, ""] if rows else []
+
+
+def _policy_table(manifest: Manifest) -> list[str]:
+    rows = [
+        f"| {policy.policy} | {policy.span_s:g} | {_percent(policy.city_top1)} | "
+        f"{_percent(policy.country_top1)} | {policy.clips} |"
+        for policy in manifest.sampling.policies
+    ]
+    head = "| frames chosen | span, s | city | country | clips |"
+    return [head, "| --- |" + " --: |" * 4, *rows, ""]
+
+
+def _percent(share: float | None) -> str:
+    return "not measured" if share is None else f"{100 * share:.1f}"
