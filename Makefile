@@ -5,15 +5,13 @@ BIN := $(VENV)/bin
 # torch from the default index is a build for NVIDIA GPUs on Linux; either kind passes the tests.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint format train bench demo-bundle golden clean
+.PHONY: demo test lint format train bench demo-bundle clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/geotag demo
 
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0
-	$(BIN)/python -m coverage combine --quiet --append || true
-	$(BIN)/python -m coverage report --fail-under=90 --skip-covered
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -38,7 +36,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/scan.py
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[cpu]'

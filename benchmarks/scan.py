@@ -189,34 +189,23 @@ def run_transformers(contestants: Contestants, windows: tuple[Window, ...]) -> N
 
 def decode_only(path: Path, policy: Policy, windows: tuple[Window, ...]) -> int:
     """c, first half: the frames of the clips and what they depend on, nothing else.  -> frames."""
-    decoded = 0
-    for window in windows:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            stream.thread_count = usable_cores()
-            if policy == "keyframe":
-                decoded += _decode_key_frames(container, stream, window)
-            else:
-                decoded += _decode_until(container, stream, window)
-    return decoded
+    decode = _decode_key_frames if policy == "keyframe" else _decode_until
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        stream.thread_count = usable_cores()
+        return sum(decode(container, stream, window) for window in windows)
 
 
 def _decode_key_frames(container: InputContainer, stream: VideoStream, window: Window) -> int:
-    """One key frame a second: each wanted time has its own nearest one."""
-    stream.codec_context.skip_frame = "NONKEY"
-    wanted_s = sorted({round(t) for t in wanted_times(window, SIZES["small"].frames)})
-    container.seek(int(wanted_s[0] / stream.time_base), stream=stream)
+    """One key frame a second: each wanted time has its own nearest one, and is jumped to."""
     decoded = 0
-    for packet in container.demux(stream):
-        if packet.pts is None or not packet.is_keyframe:
-            continue
-        at_s = float(packet.pts * packet.time_base)
-        if round(at_s) in wanted_s:
-            decoded += len(packet.decode())
-        if at_s > wanted_s[-1]:
-            break
-    return decoded + len(stream.decode(None))
+    for wanted_s in sorted({round(t) for t in wanted_times(window, SIZES["small"].frames)}):
+        container.seek(int(wanted_s / stream.time_base), stream=stream)
+        packet = next(packet for packet in container.demux(stream) if packet.is_keyframe)
+        decoded += len(packet.decode()) + len(stream.decode(None))
+        stream.codec_context.flush_buffers()
+    return decoded
 
 
 def _decode_until(container: InputContainer, stream: VideoStream, window: Window) -> int:

@@ -62,7 +62,10 @@ class PolicyAccuracy:
     """How many clips that was measured on."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown policy and a span of nothing."""
+        """Refuse an unknown policy, a span of nothing, and shares that are none."""
+        shares = (self.city_top1, self.country_top1)
+        if not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
+            raise ValueError(f"accuracies {shares!r} must be numbers from 0 to 1")
         if self.policy not in get_args(Policy) or not self.span_s > 0:
             raise ValueError(
                 f"policy {self.policy!r} over {self.span_s!r} s: allowed are {get_args(Policy)} "
@@ -85,7 +88,8 @@ class SamplingSpec:
 
     def __post_init__(self) -> None:
         """Refuse a bundle that leaves nothing to choose from."""
-        if not self.policies or not self.clips >= 1 or not self.max_keyframe_gap_s > 0:
+        is_counted = isinstance(self.clips, int) and self.clips >= 1
+        if not self.policies or not is_counted or not self.max_keyframe_gap_s > 0:
             raise ValueError(
                 f"sampling of {self.clips!r} clips, key frames at most {self.max_keyframe_gap_s!r} "
                 f"s apart, {len(self.policies)} policies: each must be positive"

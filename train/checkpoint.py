@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from engines.bundle import sha256_of
 from geotag.errors import ConfigError
@@ -56,7 +56,7 @@ def save_checkpoint(
     (folder / EVALUATION).unlink(missing_ok=True)
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     aside = _aside(folder / WEIGHTS)
-    save_file(weights, aside)
+    aside.write_bytes(save(weights))  # save_file makes a file that others may not read
     weights_hash = sha256_of(aside)
     aside.replace(folder / WEIGHTS)
     _write_text(folder / PLACES, places)

@@ -12,7 +12,7 @@ import json
 import math
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from engines.base import usable_cores
 from engines.bundle import LEVELS, DecodingMode, Level
 from geotag.places.hierarchy import Decoded, Hierarchy, decode
-from train.checkpoint import load_checkpoint
+from train.checkpoint import CheckpointError, load_checkpoint
 from train.config import EvaluatedPolicy, TrainConfig, load_preset
 from train.data.clips import RenderedClips, rendered_hierarchy
 
@@ -60,15 +60,24 @@ class Predictions:
 @app.command()
 def main(
     checkpoint: Annotated[Path, typer.Option(help="Run folder that train.fit wrote.")],
-    val_clips: Annotated[int, typer.Option(min=1, help="Clips that calibrate.")] = 960,
-    test_clips: Annotated[int, typer.Option(min=1, help="Clips that are counted.")] = 2400,
+    val_clips: Annotated[
+        int | None, typer.Option(min=1, help="Clips that calibrate. Default: the preset's.")
+    ] = None,
+    test_clips: Annotated[
+        int | None, typer.Option(min=1, help="Clips that are counted. Default: the preset's.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Rendering processes.")] = None,
 ) -> None:
     """Evaluate a run on rendered test drives, calibrate it, and write evaluation.json into it."""
-    model, facts = load_checkpoint(checkpoint)
-    preset = load_preset(str(facts["training"]["preset"]))
-    config = replace(
-        preset, val_clips=val_clips, test_clips=test_clips, seed=int(facts["training"]["seed"])
+    try:
+        model, facts = load_checkpoint(checkpoint)
+    except CheckpointError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    config = load_preset(
+        str(facts["training"]["preset"]),
+        val_clips=val_clips,
+        test_clips=test_clips,
+        seed=int(facts["training"]["seed"]),
     )
     count = max(1, usable_cores() // 2) if workers is None else workers
     evaluation = evaluate_run(

@@ -42,7 +42,8 @@ from geotag.errors import ConfigError, OutputError
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
 from train.model_card import model_card
-from train.models.geolocator import HEADS, Geolocator
+from train.models.geolocator import Geolocator
+from train.models.heads import HEADS
 from train.onnx_graph import export_onnx
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def main(
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Clips per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, clips and order.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, clips and order.")] = None,
     val_clips: Annotated[
         int | None, typer.Option(min=1, help="Clips that calibrate the confidences.")
     ] = None,
@@ -92,17 +92,21 @@ def main(
     """Train a model on rendered drives and evaluate it on drives it has never seen."""
     console = Console(stderr=True)
     try:
+        if steps is not None:  # a smoke run ends with a smoke evaluation
+            usual = load_preset(preset)
+            val_clips = val_clips or min(usual.val_clips, 8 * steps)
+            test_clips = test_clips or min(usual.test_clips, 8 * steps)
         config = load_preset(
             preset,
             steps=steps,
             batch=batch,
             lr=lr,
             seed=seed,
-            val_clips=val_clips if steps is None or val_clips else min(96, steps * 8),
-            test_clips=test_clips if steps is None or test_clips else min(96, steps * 8),
+            val_clips=val_clips,
+            test_clips=test_clips,
         )
         run = new_run_folder(out, preset)
-    except (ValueError, FileExistsError) as exc:
+    except (ValueError, OSError) as exc:
         raise typer.BadParameter(str(exc)) from exc
     count = max(1, usable_cores() // 2) if workers is None else workers
     console.print(
@@ -110,7 +114,11 @@ def main(
         f"{config.steps} steps of {config.batch} clips) into {run}"
     )
     started_s = time.monotonic()
-    model = fit(config, run, workers=count, console=console)
+    try:
+        model = fit(config, run, workers=count, console=console)
+    except FloatingPointError as exc:
+        console.print(f"error: {exc}")
+        raise typer.Exit(1) from exc
     evaluation = evaluate_run(
         model,
         config,
@@ -165,9 +173,7 @@ def fit(config: TrainConfig, run: Path, *, workers: int, console: Console) -> Ge
         hierarchy=hierarchy,
         seed=config.seed,
     )
-    loader = DataLoader(
-        clips, batch_size=config.batch, num_workers=workers, worker_init_fn=_one_thread
-    )
+    loader = DataLoader(clips, batch_size=config.batch, num_workers=workers)
     widen_weights(model.encoder)
     start_from_components(model, torch.stack([clips[index][0] for index in range(START_CLIPS)]))
     learner = StandardisedHeads(model).train()
@@ -300,11 +306,6 @@ def _git_commit() -> str | None:
         check=False,
     )
     return found.stdout.strip() or None
-
-
-def _one_thread(_worker: int) -> None:
-    # A worker renders with numpy; torch threads beside it would fight the training step for cores.
-    torch.set_num_threads(1)
 
 
 def _with_progress(

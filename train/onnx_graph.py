@@ -17,7 +17,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.bundle import OUTPUTS
-from train.models.geolocator import HEADS, Geolocator
+from train.models.geolocator import Geolocator
+from train.models.heads import HEADS
 
 if TYPE_CHECKING:
     from pathlib import Path

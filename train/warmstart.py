@@ -74,7 +74,7 @@ class StandardisedHeads(nn.Module):
 
     def forward(self, clip_NTHWC: Tensor, keep_tokens: float = 1.0) -> dict[str, Tensor]:
         """Logits of every head.  uint8 [N, T, H, W, 3] -> [N, K] each."""
-        return self.model.score(self.norm(self.model.features(clip_NTHWC, keep_tokens)))
+        return self.model.heads(self.norm(self.model.features(clip_NTHWC, keep_tokens)))
 
     def fold(self) -> None:
         """Write the standardisation into the heads: the bare model then scores the same.

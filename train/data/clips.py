@@ -101,8 +101,9 @@ class RenderedClips(Dataset[Sample]):
         policy: Literal["dense", "exact", "keyframe"] = ("dense", "exact", "keyframe")[
             int(rng.integers(3))
         ]
-        # Short spans are as frequent as long ones (uniform in the logarithm): a dense clip of a
-        # dashcam is 2 to 4 s, and key frames a second apart make no clip under some 8 s.
+        # Short spans are as frequent as long ones (uniform in the logarithm). A dense clip of a
+        # dashcam is 2 to 4 s long; from under 8 s of key frames a scan makes no clip
+        # (geotag.footage.clips), so training makes none either.
         low_s, high_s = {
             "dense": (self.sampling.min_span_s, 4.0),
             "exact": (self.sampling.min_span_s, self.sampling.max_span_s),

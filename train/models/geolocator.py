@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from engines.bundle import LEVELS
-from train.models.videomae import VideoMAEConfig, VideoMAEEncoder, initialise, random_tokens
+from train.models.heads import HEADS, Heads
+from train.models.videomae import VideoMAEConfig, VideoMAEEncoder, random_tokens
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of R, G, B in [0, 1]: what VideoMAE's published weights were trained with."""
-
-HEADS = (*LEVELS, "scene")
 
 
 class Geolocator(nn.Module):
@@ -45,19 +43,10 @@ class Geolocator(nn.Module):
             ValueError: `classes` does not name exactly the five heads, or has an empty one.
         """
         super().__init__()
-        if set(classes) != set(HEADS) or min(classes.values()) < 1:
-            raise ValueError(
-                f"building a Geolocator with classes {dict(classes)}: "
-                f"needed is a positive count for each of {', '.join(HEADS)}."
-            )
         self.config = config
-        self.classes = {head: int(classes[head]) for head in HEADS}
         self.encoder = VideoMAEEncoder(config)
-        self.heads = nn.ModuleDict(
-            {head: nn.Linear(config.width, count) for head, count in self.classes.items()}
-        )
-        for head in self.heads.values():
-            initialise(head, std=0.002)  # first losses near ln(classes), first gradients small
+        self.heads = Heads(config.width, classes)
+        self.classes = {head: int(classes[head]) for head in HEADS}
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
 
@@ -72,7 +61,7 @@ class Geolocator(nn.Module):
             ValueError: another type or shape.
         """
         feature_ND = self.features(clip_NTHWC, keep_tokens)
-        return {**self.score(feature_ND), "feature": feature_ND}
+        return {**self.heads(feature_ND), "feature": feature_ND}
 
     def features(self, clip_NTHWC: Tensor, keep_tokens: float = 1.0) -> Tensor:
         """Mean token of each clip.  uint8 [N, T, H, W, 3] -> [N, D]; see `forward`."""
@@ -89,10 +78,6 @@ class Geolocator(nn.Module):
             tubelets_NPV = tubelets_NPV.take_along_dim(kept_NP[..., None], dim=1)
         feature_ND: Tensor = self.encoder.encode(self.normalise(tubelets_NPV), kept_NP).mean(dim=1)
         return feature_ND
-
-    def score(self, feature_ND: Tensor) -> dict[str, Tensor]:
-        """Logits of every head.  [N, D] -> [N, K] each."""
-        return {head: linear(feature_ND) for head, linear in self.heads.items()}
 
     def normalise(self, tubelets_NPV: Tensor) -> Tensor:
         """Bytes to what the encoder takes: (value / 255 - mean) / std, colour by colour."""

@@ -16,7 +16,8 @@ from engines.openvino_cpu import OpenvinoEngine
 from tests.tolerances import FP32_LOGIT
 from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from train.export import ExportError, export_bundle
-from train.models.geolocator import HEADS, Geolocator
+from train.models.geolocator import Geolocator
+from train.models.heads import HEADS
 from train.models.videomae import SIZES, VideoMAEConfig
 from train.onnx_graph import export_onnx
 

@@ -1,4 +1,5 @@
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,11 @@ def test_another_process_gives_the_same_bytes() -> None:
     command = [sys.executable, "-c", code]
     digests = {
         subprocess.run(
-            command, cwd=ROOT, env={"PYTHONHASHSEED": seed}, check=True, capture_output=True
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
         ).stdout
         for seed in ("1", "2")
     }
