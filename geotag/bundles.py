@@ -1,7 +1,13 @@
-"""Finding a model folder by path or by name."""
+"""Finding a model folder by path or by name.
+
+`os.path` asks here, not `Path`: for a folder that cannot be entered, such as the home of somebody
+else, it says "not there", where `Path.is_dir` raises.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import platformdirs
@@ -25,11 +31,16 @@ def demo_folder() -> Path:
 
 
 def known_bundles(folder: Path | None = None) -> dict[str, Path]:
-    """Bundles that have a name: the demo, if it is here, then the user's, sorted."""
-    folder = folder or bundles_folder()
-    named = {DEMO: demo_folder()} if (demo_folder() / MANIFEST).is_file() else {}
-    manifests = sorted(folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
-    return named | {path.parent.name: path.parent for path in manifests}
+    """Bundles that `find_bundle` knows by name: the demo, if it is here, the user's, sorted."""
+    named = {DEMO: demo_folder()} if _is_bundle(demo_folder()) else {}
+    installed = _installed(folder or bundles_folder())
+    return named | {path.name: path for path in installed if path.name != DEMO}
+
+
+def hidden_bundle(folder: Path | None = None) -> Path | None:
+    """The user's bundle that no name finds, because `demo` always means the packaged one."""
+    path = (folder or bundles_folder()) / DEMO
+    return path if _is_bundle(path) else None
 
 
 def find_bundle(name_or_path: str | None, *, folder: Path | None = None) -> Path:
@@ -45,21 +56,38 @@ def find_bundle(name_or_path: str | None, *, folder: Path | None = None) -> Path
     """
     folder = folder or bundles_folder()
     if name_or_path is None:
-        if (folder / DEFAULT).is_dir():
+        if _is_folder(folder / DEFAULT):
             return folder / DEFAULT
         raise BundleError(_no_model_text(folder))
     if name_or_path == DEMO:
         return _demo()
-    given = Path(name_or_path).expanduser()
-    if given.is_dir():
-        return given
-    if given.name == name_or_path and (folder / name_or_path).is_dir():
+    given = os.path.expanduser(name_or_path)  # noqa: PTH111 - Path's raises for an unknown user
+    if _is_folder(given):
+        return Path(given)
+    is_name = name_or_path != "" and Path(name_or_path).name == name_or_path
+    if is_name and _is_folder(folder / name_or_path):
         return folder / name_or_path
     raise BundleError(_not_found_text(name_or_path, given, folder))
 
 
+def _installed(folder: Path) -> list[Path]:
+    """The user's bundles, sorted; none where the folder cannot be listed."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - names are all that is needed
+    return [folder / name for name in names if _is_bundle(folder / name)]
+
+
+def _is_bundle(path: Path) -> bool:
+    return os.path.isfile(path / MANIFEST)  # noqa: PTH113 - never raises
+
+
+def _is_folder(path: Path | str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - never raises
+
+
 def _demo() -> Path:
-    if (demo_folder() / MANIFEST).is_file():
+    if _is_bundle(demo_folder()):
         return demo_folder()
     raise BundleError(
         "opening the demo bundle: this copy of geotag holds none. Train it with `make demo-bundle` "
@@ -78,8 +106,8 @@ def _no_model_text(folder: Path) -> str:
     )
 
 
-def _not_found_text(name: str, given: Path, folder: Path) -> str:
-    if given.exists():
+def _not_found_text(name: str, given: str, folder: Path) -> str:
+    if os.path.exists(given):  # noqa: PTH110 - never raises
         return f"opening the bundle {name}: it is a file; a bundle is a folder with {MANIFEST}."
     known = list(known_bundles(folder))
     listed = f"Known by name: {', '.join(known)}." if known else "No bundle is installed."

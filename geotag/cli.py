@@ -124,7 +124,7 @@ def root(
 @app.command()
 def scan(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of videos, or a video.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of videos, or a video.")],
     out: Annotated[
         list[str] | None,
         typer.Option(
@@ -226,14 +226,19 @@ def doctor(
 
 
 def _scan(
-    folder: Path, flags: dict[str, object], config_file: Path | None, asked: Invocation
+    folder: str, flags: dict[str, object], config_file: Path | None, asked: Invocation
 ) -> int:
     from geotag.config import resolve_scan_config
     from geotag.runs import find_footage, run_scan
 
+    if not folder:  # as a Path it would be the current folder
+        raise ConfigError(
+            "scanning '': FOLDER is empty; perhaps a variable of the shell is not set. Name a "
+            "folder or a video; the current folder is a dot."
+        )
     config = resolve_scan_config(flags, file=config_file)
     tally = run_scan(
-        find_footage(folder),
+        find_footage(Path(folder)),
         config,
         console=asked.console,
         open_engine=asked.open_engine,

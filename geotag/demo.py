@@ -11,6 +11,7 @@ import io
 import multiprocessing
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,7 @@ def run_demo(
     console.say(f"rendered in {console.clock() - started_s:.0f} s")
     _write_truth(plan, folder / "truth.csv")
     config = ScanConfig(out=(str(folder / "tags.geojson"), str(folder / "tags.csv")), bundle=bundle)
-    stopwatch = _Stopwatch(console.clock)
+    timed: list[tuple[Tag, float]] = []
     wanted = {video.name for video in plan}  # the folder may hold more from an earlier demo
     tally = run_scan(
         [video for video in find_videos(footage) if video.name in wanted],
@@ -93,9 +94,10 @@ def run_demo(
         console=console,
         open_engine=open_engine,
         command=("geotag", "demo"),
-        watch=stopwatch.add,
+        watch=lambda tag: timed.append((tag, console.clock())),
     )
-    _compare(plan, stopwatch.times_s, console)
+    # What came before the first video, such as compiling the model, is not the videos' time.
+    _compare(plan, [(tag, at_s - tally.started_s) for tag, at_s in timed], console)
     return EXIT_SOME_FAILED if tally.failed else EXIT_OK
 
 
@@ -112,20 +114,6 @@ def plan_videos(count: int) -> tuple[DemoVideo, ...]:
         )
         for index in range(count)
     )
-
-
-class _Stopwatch:
-    """Collects tags and how long each took since the one before."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._last_s = clock()
-        self.times_s: list[tuple[Tag, float]] = []
-
-    def add(self, tag: Tag) -> None:
-        now_s = self._clock()
-        self.times_s.append((tag, now_s - self._last_s))
-        self._last_s = now_s
 
 
 def _camera_name(index: int) -> str:
@@ -171,6 +159,12 @@ def _render_all(
             f"writing the demo footage to {footage}: {exc.strerror or exc}. "
             "Free some space or choose another --out."
         ) from exc
+    except BrokenProcessPool as exc:
+        raise OutputError(
+            f"rendering the demo footage into {footage}: a process that renders was killed, most "
+            "likely because memory ran out. Close other programs, or render fewer videos at a "
+            "time with a smaller --videos."
+        ) from exc
 
 
 def _render(video: DemoVideo, path: Path) -> None:
@@ -200,10 +194,16 @@ def _write_truth(plan: Sequence[DemoVideo], path: Path) -> None:
 def _compare(
     plan: Sequence[DemoVideo], timed: Sequence[tuple[Tag, float]], console: Console
 ) -> None:
-    """Print the table and the count; an answer that was left open is neither right nor wrong."""
+    """Print the table and the count; an answer that was left open is neither right nor wrong.
+
+    Videos are scanned side by side, so the time is that since the first began, not that of one.
+    """
     truth = {video.name: video.city for video in plan}
     console.table(
-        ("file", "true city", "tagged", "city", "state", "country", "continent", "clips", "time"),
+        (
+            *("file", "true city", "tagged", "city", "state", "country", "continent", "clips"),
+            "done after",
+        ),
         [_row(tag, truth[tag.path], time_s) for tag, time_s in timed],
     )
     named = [tag for tag, _ in timed if tag.city is not None]

@@ -14,7 +14,7 @@ import platformdirs
 
 from engines.base import EngineError, usable_cores
 from geotag import __version__
-from geotag.bundles import bundles_folder, known_bundles
+from geotag.bundles import DEMO, bundles_folder, hidden_bundle, known_bundles
 from geotag.writers.run import versions
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Report:
     bundles: tuple[BundleReport, ...]
     bundles_folder: str
     cache_folder: str
+    notes: tuple[str, ...]
+    """What may surprise, such as a bundle that no name finds."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -94,6 +96,7 @@ def examine(open_engine: OpenEngine, *, folder: Path | None = None) -> Report:
         bundles=tuple(_report(name, bundles[name], found) for name, found in opened.items()),
         bundles_folder=str(folder or bundles_folder()),
         cache_folder=str(cache),
+        notes=_notes(folder),
     )
 
 
@@ -124,7 +127,18 @@ def describe(report: Report) -> str:
     lines.append(
         f"bundles   {len(report.bundles)} known by name; yours go to {report.bundles_folder}"
     )
+    lines += [f"note      {note}" for note in report.notes]
     return "\n".join(lines)
+
+
+def _notes(folder: Path | None) -> tuple[str, ...]:
+    hidden = hidden_bundle(folder)
+    if hidden is None:
+        return ()
+    return (
+        f"the name {DEMO} always means the bundle inside geotag, so it never finds {hidden}. "
+        "Rename that folder, or name it by its path.",
+    )
 
 
 def _read(path: Path) -> Bundle | EngineError:
@@ -205,4 +219,5 @@ def _memory_gib() -> float | None:
 
 def _existing(path: Path) -> Path:
     """The path, or the nearest folder above it that is there."""
-    return next((folder for folder in (path, *path.parents) if folder.exists()), Path())
+    found = (folder for folder in (path, *path.parents) if os.path.exists(folder))  # noqa: PTH110
+    return next(found, Path())

@@ -23,6 +23,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._is_held = False
+        self._is_forgotten = False
         self._is_pending = False
         self._stack = contextlib.ExitStack()
 
@@ -48,19 +49,20 @@ class Interrupts:
         """Let a signal wait until the block is done; a second one does not wait.
 
         Args:
-            forget: nothing is left to stop after the block, so the signal has no effect.
+            forget: nothing is left to stop after the block, so signals have no effect in it,
+                however many come: a file on a slow disk is put in its place to the end.
         """
-        self._is_held = True
+        self._is_held, self._is_forgotten = True, forget
         try:
             yield
         finally:
-            self._is_held = False
+            self._is_held = self._is_forgotten = False
             was_pending, self._is_pending = self._is_pending, False
         if was_pending and not forget:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._is_held and not self._is_pending:
+        if self._is_held and (self._is_forgotten or not self._is_pending):
             self._is_pending = True
             return
         raise KeyboardInterrupt

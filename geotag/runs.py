@@ -13,14 +13,20 @@ from engines.base import Engine, EngineChoice
 from engines.bundle import read_bundle
 from geotag.bundles import find_bundle
 from geotag.console import Tally, describe_summary, printable
-from geotag.errors import NoVideosError
+from geotag.errors import NoVideosError, OutputError
 from geotag.footage.discover import find_videos
 from geotag.interrupts import Interrupts
 from geotag.places.hierarchy import read_hierarchy
 from geotag.sampling import choose_sampling
 from geotag.scan import scan
 from geotag.writers import Outputs
-from geotag.writers.run import RUN_FILE, RunFacts, write_run
+from geotag.writers.run import (
+    RUN_FILE,
+    SECOND_RUN_FILE,
+    RunFacts,
+    choose_run_file,
+    write_run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -162,10 +168,10 @@ def _write_all(
         outcome = f"stopped: {exc!r}"
         raise
     finally:
-        console.clear()
         with interrupts.held(forget=True):
+            console.clear()
             outputs.close(keep=tally.done > 0)
-            _record_run(tally, outputs, plan, outcome)
+            _record_run(tally, outputs, plan, outcome, console)
         if tally.done < tally.total and outcome != "interrupted":
             console.warn(_how_far(outcome, tally, outputs))
 
@@ -184,23 +190,46 @@ def _account(tally: Tally, plan: _Plan, console: Console) -> None:
     )
 
 
-def _record_run(tally: Tally, outputs: Outputs, plan: _Plan, outcome: str) -> None:
-    """`run.json` beside the first file; none where everything went to standard output."""
+def _record_run(
+    tally: Tally, outputs: Outputs, plan: _Plan, outcome: str, console: Console
+) -> None:
+    """`run.json` beside the first file; none where everything went to standard output.
+
+    The tags are safe by now, so a record that cannot be written is a warning, not an error.
+    """
     if not outputs.files or not tally.done:
         return
-    write_run(
-        outputs.files[0].with_name(RUN_FILE),
-        RunFacts(
-            started_utc=plan.started_utc,
-            finished_utc=_now_utc(),
-            command=tuple(plan.command),
-            config=asdict(plan.config),
-            bundle=plan.bundle.label,
-            engine=str(plan.choice),
-            sampling=str(plan.sampling),
-            outcome=outcome,
-            counts=tally.counts(),
-        ),
+    folder = outputs.files[0].parent
+    path = choose_run_file(folder)
+    if path is None:
+        console.warn(
+            f"{RUN_FILE} and {SECOND_RUN_FILE} in {printable(str(folder))} are not geotag's and "
+            "stay as they are; the facts of this run are not recorded."
+        )
+        return
+    try:
+        write_run(path, _run_facts(tally, plan, outcome))
+    except OutputError as exc:
+        console.warn(f"the tags are written, the facts of this run are not: {exc}")
+        return
+    if path.name != RUN_FILE:
+        console.say(
+            f"{RUN_FILE} in {printable(str(folder))} is not geotag's and stays as it is; the "
+            f"facts of this run are in {path.name}"
+        )
+
+
+def _run_facts(tally: Tally, plan: _Plan, outcome: str) -> RunFacts:
+    return RunFacts(
+        started_utc=plan.started_utc,
+        finished_utc=_now_utc(),
+        command=tuple(plan.command),
+        config=asdict(plan.config),
+        bundle=plan.bundle.label,
+        engine=str(plan.choice),
+        sampling=str(plan.sampling),
+        outcome=outcome,
+        counts=tally.counts(),
     )
 
 

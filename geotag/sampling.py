@@ -17,6 +17,9 @@ TOLERATED_LOSS = 0.005
 """City accuracy that the cheapest policy may give away: half a point."""
 EXTRA_CLIP_S = 300.0
 """With clips = "auto", a video gets one clip more for each started five minutes after the first."""
+MOST_AUTO_CLIPS = 32
+"""With clips = "auto", no video gets more for being long: a header may lie about the duration, and
+of a drive of hours 32 places say enough. More are read only where more are asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +63,17 @@ def choose_sampling(bundle: Bundle, wanted: SamplingName = "auto") -> SamplingCh
 
 
 def count_clips(duration_s: float | None, wanted: int | None, usual: int) -> int:
-    """How many clips a video may get: those asked for, or the usual count, more for a long one."""
+    """How many clips a video may get: those asked for, or the usual count, more for a long one.
+
+    Args:
+        duration_s: as far as it is known.
+        wanted: a count that was asked for, and is taken as it is; None for automatic.
+        usual: the count that a short video gets.
+    """
     if wanted is not None:
         return wanted
-    return usual + max(0, int(-(-(duration_s or 0.0) // EXTRA_CLIP_S)) - 1)
+    extra = max(0, int(-(-(duration_s or 0.0) // EXTRA_CLIP_S)) - 1)
+    return max(usual, min(usual + extra, MOST_AUTO_CLIPS))
 
 
 def _merit(entry: PolicyAccuracy) -> tuple[float, float]:

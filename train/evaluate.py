@@ -253,7 +253,7 @@ def show_evaluation(evaluation: dict[str, Any], console: Console) -> None:
 
 def _with_interval(share: float, count: int) -> str:
     low, high = wilson_interval(share, count)
-    return f"{100 * share:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+    return f"{100 * share:.1f} ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def _policy_record(

@@ -133,17 +133,19 @@ def widest_gap_s(key_times_s: NDArray[np.float64], window: Window) -> float:
 def _spread_order(count: int) -> list[int]:
     """Indices 0 .. count - 1, the middle first, each next one as far as can be from those before.
 
-    Of those equally far from the nearest, the one that is farthest from all goes first.
+    Of those equally far from the nearest, the one that is farthest from all goes first; of these
+    the most central one, and of two such the earlier.
     """
-    centre = (count - 1) / 2
+    indices = np.arange(count)
+    off_centre = np.abs(2 * indices - (count - 1))
+    nearest = np.full(count, count)  # 0 for what is in the order already
+    sums = np.zeros(count, np.int64)
     order: list[int] = []
-    left = list(range(count))
-    while left:
-
-        def rank(index: int) -> tuple[float, float, float, int]:
-            distances = [abs(index - before) for before in order]
-            return (-min(distances, default=0), -sum(distances), abs(index - centre), index)
-
-        order.append(min(left, key=rank))
-        left.remove(order[-1])
+    while len(order) < count:
+        farthest = np.flatnonzero(nearest == nearest.max())
+        farthest = farthest[sums[farthest] == sums[farthest].max()]
+        order.append(int(farthest[off_centre[farthest].argmin()]))
+        distances = np.abs(indices - order[-1])
+        np.minimum(nearest, distances, out=nearest)
+        sums += distances
     return order

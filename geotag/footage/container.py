@@ -49,8 +49,13 @@ class IndexEntry(Protocol):
         """Whether an edit list cuts it away."""
 
 
-DECODING_ERRORS = (av.FFmpegError, EOFError, ValueError, MemoryError, IndexError)
-"""What PyAV raises for a file that is not as it should be; ValueError includes UnicodeError."""
+READING_ERRORS = (av.FFmpegError, OSError)
+"""What only a file can be the cause of."""
+DECODING_ERRORS = (*READING_ERRORS, EOFError, ValueError, MemoryError, IndexError, OverflowError)
+"""What PyAV raises for a file that is not as it should be; ValueError includes UnicodeError.
+
+To be caught around a call of PyAV only: our own mistakes raise the same.
+"""
 
 
 def open_container(path: Path) -> av.container.InputContainer:

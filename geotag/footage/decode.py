@@ -56,9 +56,12 @@ def open_video(video: Video, *, decode_threads: int = 2) -> VideoReader:
         if duration_s is None and video.size_bytes <= _LARGEST_WALK_BYTES:
             duration_s = probe.possible_duration_s(video, source.walked_end_s())
         facts = probe.read_facts(video, opened, stream, duration_s=duration_s)
-    except (*container.DECODING_ERRORS, OSError) as exc:
+    except container.READING_ERRORS as exc:
         opened.close()
         raise FootageError("open", "damaged", f"reading the file failed: {exc}") from exc
+    except BaseException:
+        opened.close()
+        raise
     return VideoReader(facts, source, stream, is_cut_off=is_cut_off)
 
 
@@ -110,8 +113,9 @@ class VideoReader:
 
         `dense` takes every n-th frame from the first one at or after the start, n from the span
         and the frame rate. `exact` takes the frames nearest to evenly spaced times. `keyframe`
-        takes the key frames nearest to those times and decodes nothing else. A clip that cannot
-        be had by its policy is an `exact` one, and `Clip.fallback` says why. What is missing
+        takes the key frames nearest to those times and decodes nothing else; they must be close
+        enough, and at least half as many as the clip has frames. A clip that cannot be had by its
+        policy is an `exact` one, and `Clip.fallback` says why. What is missing
         (the video is shorter, cut off or damaged) is made up for by spreading the clip over what
         there is; frames repeat where there are too few.
 
@@ -120,7 +124,7 @@ class VideoReader:
         """
         try:
             return self._read_clip(window, sampling)
-        except (*container.DECODING_ERRORS, OSError) as exc:
+        except container.READING_ERRORS as exc:
             raise FootageError(
                 "decode", "decode_error", f"decoding stopped with an error: {exc}"
             ) from exc
@@ -178,7 +182,11 @@ class VideoReader:
             return None, f"there is only one key frame within {gap_s:.1f} s"
         wanted_s = clips.wanted_times(window, sampling.frames)
         ticks_T = key_ticks[clips.nearest(key_times_s, wanted_s)]
-        packets = self._source.packets_at(sorted(set(ticks_T.tolist())))
+        picked = sorted(set(ticks_T.tolist()))
+        if 2 * len(picked) < sampling.frames:
+            span_s = window.end_s - window.start_s
+            return None, f"only {len(picked)} key frames in {span_s:.1f} s"
+        packets = self._source.packets_at(picked)
         # From here on by the packets' own times: a table may know only when they are decoded.
         own = {tick: self._source.tick(packet) for tick, packet in packets.items()}
         ticks = [own.get(tick) for tick in ticks_T.tolist()]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geotag.errors import ConfigError
+from geotag.footage.files import open_file
 from geotag.footage.kinds import HEAD_BYTES, is_video
 from geotag.types import Video
 
@@ -27,31 +29,43 @@ def find_videos(root: Path) -> list[Video]:
 
     A file is a video by its content whatever its name, or by its name whatever its content: what
     cannot be read or is broken is listed too, and fails visibly later. So is a folder that
-    cannot be listed. Left out: names with a leading dot (which includes the `._` files of macOS)
-    and SYSTEM_FOLDERS. A link to a folder is followed unless what it leads to is found anyway.
+    cannot be listed. Left out: pipes, sockets and devices, names with a leading dot (which
+    includes the `._` files of macOS), and SYSTEM_FOLDERS. A link to a folder is followed unless
+    what it leads to is found anyway.
 
     Returns:
         The videos sorted by path, without regard to case: the same on every system.
 
     Raises:
-        ConfigError: there is no such file or folder, or the folder cannot be listed.
+        ConfigError: there is no such file or folder, the folder cannot be listed, or it is a pipe
+            or a device.
     """
     try:
-        if not root.is_dir():
-            root.stat()
-            return [_video(root, Path(root.name))]
-        os.listdir(root)  # noqa: PTH208 - iterdir() would hold its error back until used
+        mode = root.stat().st_mode
+        if stat.S_ISDIR(mode):
+            os.listdir(root)  # noqa: PTH208 - iterdir() would hold its error back until used
     except OSError as exc:
         raise ConfigError(
             f"looking for videos in {_printable(str(root))}: {exc.strerror or exc}. "
             "Give a folder or a file that exists and that you may read."
         ) from exc
-    found = (_video(path, path.relative_to(root)) for path in _walk(root) if _is_wanted(path))
+    if stat.S_ISREG(mode):
+        return [_video(root, Path(root.name))]
+    if not stat.S_ISDIR(mode):
+        raise ConfigError(
+            f"looking for videos in {_printable(str(root))}: this is a pipe, a socket or a device. "
+            "Give a folder or a file; what comes out of a pipe must be stored in a file first."
+        )
+    found = (
+        _video(path, path.relative_to(root))
+        for path, is_folder in _walk(root)
+        if is_folder or _is_wanted(path)
+    )
     return sorted(found, key=lambda video: _sort_key(video.path.relative_to(root)))
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Every file under root once, and every folder that cannot be listed.
+def _walk(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Every file under root once, and every folder that cannot be listed; True for a folder.
 
     Real folders come before linked ones, so that a file keeps its real path, and a folder that
     was walked is not walked again: no loop of links is endless.
@@ -70,25 +84,26 @@ def _walk(root: Path) -> Iterator[Path]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
-            yield folder
+            yield folder, True
             continue
         for entry in entries:
             path = Path(entry.path)
             if _is_hidden(entry.name):
                 continue
-            if _is_folder(path):
-                (linked if path.is_symlink() else real).append(path)
+            if _is_folder(entry):
+                (linked if entry.is_symlink() else real).append(path)
             else:
-                yield path
+                yield path, False
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
-def _is_folder(path: Path) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Asked of the entry, which knows it even in a folder that may be listed but not entered."""
     try:
-        return path.is_dir()
+        return entry.is_dir()
     except OSError:
         return False
 
@@ -103,17 +118,20 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _is_wanted(path: Path) -> bool:
-    """Whether a walked path is a video; a folder is here only because it cannot be listed."""
-    if _is_folder(path):
-        return True
-    if not path.is_file() and not path.is_symlink():
-        return False  # a pipe, a socket, a device: opening it could block for ever
-    return is_video(_read_head(path), path.name)
+    """Whether a walked file is a video: by its name alone if there is no telling what it is.
+
+    So it is for a link that leads nowhere, and in a folder that may not be entered.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return is_video(b"", path.name)
+    return stat.S_ISREG(mode) and is_video(_read_head(path), path.name)
 
 
 def _read_head(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             return stream.read(HEAD_BYTES)
     except OSError:
         return b""
@@ -135,13 +153,13 @@ def _read_edges(path: Path) -> tuple[int, bytes]:
     """Size of a file, and its first and last MiB; 0 and nothing where they cannot be read."""
     try:
         status = path.stat()
-        size_bytes = 0 if path.is_dir() else status.st_size
     except OSError:
         return 0, b""
-    if not path.is_file():
-        return size_bytes, b""
+    if not stat.S_ISREG(status.st_mode):
+        return 0, b""
+    size_bytes = status.st_size
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             edges = stream.read(_EDGE_BYTES)
             if size_bytes > _EDGE_BYTES:
                 stream.seek(max(_EDGE_BYTES, size_bytes - _EDGE_BYTES))

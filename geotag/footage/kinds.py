@@ -20,8 +20,9 @@ VIDEO_EXTENSIONS = frozenset((
     ".mjpeg", ".mjpg", ".mxf", ".divx", ".dav", ".dv",
 ))
 # fmt: on
-_ALSO_TEXT_EXTENSIONS = frozenset((".ts", ".mts", ".mod"))
-"""Shared with source code: TypeScript and Go modules."""
+_ALSO_TEXT_EXTENSIONS = frozenset((".ts", ".mod"))
+"""Shared with source code and translations (.ts), and with Go modules (.mod). Not so .mts: of
+TypeScript it is a rare ending, of camcorders (AVCHD) the usual one."""
 
 _CONTROLS = frozenset((*range(32), 127)) - frozenset(b"\t\n\f\r\x1b")
 _ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"styp", b"pnot")

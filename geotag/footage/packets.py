@@ -308,7 +308,7 @@ class PacketSource:
                 for packet in self._container.demux(self._stream):
                     if packet.size:  # an empty one marks the end
                         yield packet
-            except (*container.DECODING_ERRORS, OSError):
+            except container.DECODING_ERRORS:
                 self.read_errors += 1
             else:
                 return
@@ -317,7 +317,7 @@ class PacketSource:
         """Go to the last key frame at or before a time, or to the beginning if that fails."""
         try:
             self._container.seek(pts, stream=self._stream)
-        except (*container.DECODING_ERRORS, OSError, OverflowError):
+        except container.DECODING_ERRORS:
             self._rewind()
 
     def _rewind(self) -> None:
@@ -328,9 +328,9 @@ class PacketSource:
         """
         if self._bare is None:
             for early_s in (_EARLY_S, 0.0):
-                with suppress(*container.DECODING_ERRORS, OSError):
-                    ticks = math.ceil(early_s / self.tick_s)
+                ticks = math.ceil(early_s / self.tick_s)
+                with suppress(*container.DECODING_ERRORS):
                     self._container.seek(self._start - ticks, stream=self._stream)
                     return
-        with suppress(*container.DECODING_ERRORS, OSError):
+        with suppress(*container.DECODING_ERRORS):
             self._container.seek(0, unsupported_byte_offset=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from geotag.footage import container
+from geotag.types import FootageError
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -47,23 +50,31 @@ class PictureMaker:
 
         One swscale call goes from the decoder's planes to the small picture; the turn is made on
         the small one.
+
+        Raises:
+            FootageError: decode_error; swscale does not take the frame.
         """
         turns = _rotation_deg(frame) // 90
         across_px, down_px = (width_px, height_px) if turns % 2 == 0 else (height_px, width_px)
         matrix = _matrix(frame)
-        small = self._scaler.reformat(
-            frame,
-            width=across_px,
-            height=down_px,
-            format="rgb24",
-            src_colorspace=matrix,
+        options: dict[str, Any] = {
+            "width": across_px,
+            "height": down_px,
+            "format": "rgb24",
+            "src_colorspace": matrix,
             # RGB has no matrix, but before PyAV 17 equal ones mean that nothing is converted.
-            dst_colorspace=int(Colorspace.ITU601 if matrix != 5 else Colorspace.ITU709),
-            src_color_range=_color_range(frame),
-            dst_color_range=int(ColorRange.JPEG),
-            interpolation=_SCALING,
+            "dst_colorspace": int(Colorspace.ITU601 if matrix != 5 else Colorspace.ITU709),
+            "src_color_range": _color_range(frame),
+            "dst_color_range": int(ColorRange.JPEG),
+            "interpolation": _SCALING,
             **_one_thread(),
-        )
+        }
+        try:
+            small = self._scaler.reformat(frame, **options)
+        except container.DECODING_ERRORS as exc:
+            raise FootageError(
+                "decode", "decode_error", f"a frame cannot be turned into a picture: {exc}"
+            ) from exc
         picture: NDArray[np.uint8] = small.to_ndarray().astype(np.uint8, copy=False)
         if frame.format.name.startswith("gray") and _color_range(frame) != int(ColorRange.JPEG):
             picture = _expand(picture)

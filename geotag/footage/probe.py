@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from geotag.footage import boxes, container
+from geotag.footage.files import open_file
 from geotag.footage.kinds import HEAD_BYTES, describe_stranger, video_kind
 from geotag.types import FailureCode, FootageError, Video, VideoFacts
 
@@ -26,9 +28,12 @@ def check_file(video: Video) -> bytes:
         FootageError: unreadable, empty or not_video.
     """
     try:
-        if video.path.is_dir():
+        mode = video.path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise _error("unreadable", "this is a folder, and it cannot be listed as one")
-        with video.path.open("rb") as stream:
+        if not stat.S_ISREG(mode):
+            raise _error("unreadable", "this is a pipe, a socket or a device, and not a file")
+        with open_file(video.path) as stream:
             head = stream.read(HEAD_BYTES)
     except PermissionError as exc:
         raise _error(
@@ -59,18 +64,18 @@ def open_stream(video: Video, head: bytes) -> tuple[InputContainer, VideoStream]
     """
     try:
         opened = container.open_container(video.path)
-    except (*container.DECODING_ERRORS, OSError) as exc:
+    except container.DECODING_ERRORS as exc:
         _explain_refusal(video, head, exc)
     try:
         if not opened.streams:
             _explain_refusal(video, head, None)
         stream = container.main_video_stream(opened)
         _check_stream(opened, stream)
-    except FootageError:
+        assert stream is not None
+        container.ignore_other_streams(opened, stream)
+    except BaseException:
         opened.close()
         raise
-    assert stream is not None
-    container.ignore_other_streams(opened, stream)
     return opened, stream
 
 

@@ -62,13 +62,16 @@ class Outputs:
             self._attempt(output, tag)
 
     def close(self, *, keep: bool) -> None:
-        """End every file; with keep they take their places, else they leave no trace."""
-        broken: OutputError | None = None
+        """End every file; with keep they take their places, else they leave no trace.
+
+        Whatever stops one of them, the others are still ended; the first error is raised then.
+        """
+        broken: BaseException | None = None
         while self._open:
             output = self._open.pop(0)
             try:
                 output.close(keep=keep)
-            except OutputError as exc:
+            except BaseException as exc:  # noqa: BLE001 - raised below
                 output.target.abort()
                 broken = broken or exc
         if broken is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -41,7 +42,8 @@ class AtomicFile:
     def __init__(self, path: Path) -> None:
         self._name = str(path)
         self._target = Path(os.path.realpath(path))  # a link keeps pointing where it points
-        self._check_target(path)
+        with self._explained():
+            self._check_target(path)
         self._part = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
         with self._explained():
             self._stream = self._part.open(
@@ -71,18 +73,21 @@ class AtomicFile:
 
     def _check_target(self, path: Path) -> None:
         parent = self._target.parent
-        if not parent.is_dir():
+        if not _is_folder(parent):
             raise OutputError(
                 f"writing {self._name}: the folder {path.parent} does not exist. "
                 "Create it, or choose another --out."
             )
-        if self._target.is_dir():
+        if _is_folder(self._target):
             raise OutputError(f"writing {self._name}: it is a folder. Choose another --out.")
-        if self._target.exists() and not os.access(self._target, os.W_OK):
+        if self._is_there() and not os.access(self._target, os.W_OK):
             raise OutputError(
                 f"writing {self._name}: the file is there and write-protected. "
                 "Make it writable, or choose another --out."
             )
+
+    def _is_there(self) -> bool:
+        return os.path.exists(self._target)  # noqa: PTH110 - never raises, where Path.exists may
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -91,7 +96,7 @@ class AtomicFile:
         except OSError as exc:
             if hasattr(self, "_stream"):
                 self.abort()
-            kept = "The file that was there is untouched. " if self._target.exists() else ""
+            kept = "The file that was there is untouched. " if self._is_there() else ""
             raise OutputError(
                 f"writing {self._name}: {exc.strerror or exc}. {kept}"
                 "Free some space or choose another --out."
@@ -131,15 +136,31 @@ def write_file(path: Path, text: str) -> None:
         OutputError: it cannot be written; what was there is untouched.
     """
     target = AtomicFile(path)
-    target.write(text)
-    target.commit()
+    try:
+        target.write(text)
+        target.commit()
+    except BaseException:
+        target.abort()
+        raise
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut; some file systems cannot, and need not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
+    """Make the new name itself survive a power cut, where that is possible.
+
+    The file is in its place already: a folder that may be written but not read, or a file system
+    that syncs no folders, is no reason to say that it is not.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder.  Raises OSError where that cannot be seen."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False

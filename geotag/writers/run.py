@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN_FILE = "run.json"
+SECOND_RUN_FILE = "geotag-run.json"
+"""The name where somebody else's file has the first."""
 SCHEMA = 1
 
 
@@ -53,6 +56,29 @@ def write_run(path: Path, facts: RunFacts) -> None:
         "executable": sys.executable,
     }
     write_file(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def choose_run_file(folder: Path) -> Path | None:
+    """The file for the facts of a run: a free name or an earlier run's, or None.
+
+    Other programs write a `run.json` too; theirs is never replaced.
+    """
+    paths = (folder / RUN_FILE, folder / SECOND_RUN_FILE)
+    return next((path for path in paths if not os.path.lexists(path) or _is_ours(path)), None)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `write_run` wrote the file; one that cannot be read is somebody else's."""
+    if not os.path.isfile(path):  # noqa: PTH113 - never raises
+        return False
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        return False
+    found = record.get("versions")
+    return isinstance(found, dict) and "geotag" in found
 
 
 def versions(names: tuple[str, ...] = ("av", "numpy", "openvino")) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from geotag.footage.clips import (
 )
 from geotag.footage.decode import VideoReader, open_video
 from geotag.footage.discover import find_videos
+from geotag.sampling import MOST_AUTO_CLIPS, count_clips
 from tests.media import read_index, write_video
 
 if TYPE_CHECKING:
@@ -58,6 +60,40 @@ def test_the_first_window_is_the_most_central_and_more_windows_keep_spreading(
     assert abs(sides_s[0]) == pytest.approx(min(map(abs, sides_s)), abs=1e-6)
     if count >= 3:
         assert min(sides_s[:3]) < 0 < max(sides_s[:3])
+
+
+@given(count=st.integers(1, 40))
+def test_windows_come_farthest_first_and_of_equals_the_farthest_from_all(count: int) -> None:
+    # Spans that tile the video twice over, so that all of them fit.
+    windows = plan_windows(1000.0 + 10.0 * count, 20.0, count)
+    starts_s = np.sort([window.start_s for window in windows])
+    order = [int(np.searchsorted(starts_s, window.start_s)) for window in windows]
+    assert len(order) == count
+    for place, index in enumerate(order):
+        before = np.array(order[:place])
+
+        def rank(other: int, before: np.ndarray = before) -> tuple[float, float, float, int]:
+            distances = np.abs(before - other)
+            centre = abs(other - (count - 1) / 2)
+            return (-distances.min(initial=count), -distances.sum(), centre, other)
+
+        assert index == min(order[place:], key=rank)
+
+
+def test_thousands_of_windows_are_planned_at_once() -> None:
+    began_s = time.perf_counter()
+    windows = plan_windows(800_000.0, 21.0, 3000)
+    assert time.perf_counter() - began_s < 3  # a cubic order takes many minutes
+    assert len({window.start_s for window in windows}) == 3000
+
+
+def test_a_lying_duration_does_not_give_thousands_of_clips() -> None:
+    assert count_clips(800_000.0, None, 3) == MOST_AUTO_CLIPS == 32
+    assert count_clips(9000.0, None, 3) == 32
+    assert count_clips(1500.0, None, 3) == 7
+    # What was asked for, by the user or by the bundle, is given.
+    assert count_clips(800_000.0, 100, 3) == 100
+    assert count_clips(800_000.0, None, 40) == 40
 
 
 @given(duration_s=st.one_of(st.none(), st.floats(-5, 0)), span_s=seconds)
@@ -205,8 +241,8 @@ def test_every_clip_has_its_frames_in_order_and_their_true_times(
     assert 0 <= clip.times_s[0] <= clip.times_s[-1] < FRAMES / FPS
     assert len(set(clip.times_s)) > 1
     assert [read_index(picture) for picture in clip.frames_THWC] == [
-        round(time * FPS) for time in clip.times_s
+        round(time_s * FPS) for time_s in clip.times_s
     ]
     assert (clip.policy == policy) or clip.fallback
     if clip.policy == "keyframe":
-        assert all(round(time * FPS) % 12 == 0 for time in clip.times_s)
+        assert all(round(time_s * FPS) % 12 == 0 for time_s in clip.times_s)

@@ -6,7 +6,7 @@ import pytest
 from engines.base import BundleError
 from engines.bundle import Bundle
 from geotag import bundles
-from geotag.bundles import find_bundle, known_bundles
+from geotag.bundles import find_bundle, hidden_bundle, known_bundles
 
 
 @pytest.fixture
@@ -80,3 +80,46 @@ def test_the_users_folder_is_used_when_none_is_given() -> None:
     assert bundles.bundles_folder().name == "bundles"
     with pytest.raises(BundleError):
         find_bundle("no-such-bundle")
+
+
+@pytest.mark.parametrize("name", [None, "fleet", "~nosuchuser", "~nosuchuser/b", "", "x" * 300])
+def test_what_cannot_even_be_looked_up_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    """Root may enter every folder; a name that is too long stops root too."""
+    folder = tmp_path / ("n" * 300)
+    monkeypatch.setattr(bundles, "demo_folder", lambda: folder / "demo")
+    with pytest.raises(BundleError):
+        find_bundle(name, folder=folder)
+    assert known_bundles(folder) == {}
+    assert hidden_bundle(folder) is None
+
+
+def test_a_folder_that_may_not_be_entered_is_not_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.stat", refuse)
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(BundleError, match="there is no such folder"):
+        find_bundle("fleet", folder=folder)
+    assert known_bundles(folder) == {}
+
+
+def test_an_empty_name_is_not_the_folder_of_all_bundles(folder: Path) -> None:
+    with pytest.raises(BundleError, match="''"):
+        find_bundle("", folder=folder)
+
+
+def test_a_bundle_that_a_user_calls_demo_is_not_the_demo(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hidden_bundle(folder) is None
+    (folder / "fleet").rename(folder / "demo")
+    monkeypatch.setattr(bundles, "demo_folder", lambda: bundle.path)
+    assert find_bundle("demo", folder=folder) == known_bundles(folder)["demo"] == bundle.path
+    assert hidden_bundle(folder) == folder / "demo"
+    monkeypatch.setattr(bundles, "demo_folder", lambda: folder / "nope")
+    assert known_bundles(folder) == {}

@@ -125,6 +125,7 @@ def test_verbose_shows_the_log(
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
+        ([""], 2, "scanning '': FOLDER is empty"),
         (["nope"], 2, "looking for videos in nope: No such file or directory"),
         ([".", "--clips", "no"], 2, "--clips: 'no' is not"),
         ([".", "--config", "nope.toml"], 2, "nope.toml: cannot be read"),
@@ -350,3 +351,81 @@ def test_export_without_torch_names_the_extra(
     monkeypatch.setattr(sys, "meta_path", [Block(), *sys.meta_path])
     assert main(["export", "--checkpoint", "run", "--out", "bundle"]) == 2
     assert "pip install 'geotag-video[train]'" in capsys.readouterr().err
+
+
+FOREIGN = '{"schema": 1, "command": "train"}'
+
+
+def test_a_run_file_of_somebody_else_stays_as_it_is(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run.json").write_text(FOREIGN, encoding="utf-8")
+    for _ in range(2):  # the second replaces the facts of the first
+        assert scan(good_card, "-b", bundle.path) == 0
+        error = capsys.readouterr().err
+        assert "run.json in . is not geotag's and stays as it is; the facts of this run" in error
+    assert Path("run.json").read_text(encoding="utf-8") == FOREIGN
+    assert json.loads(Path("geotag-run.json").read_text("utf-8"))["outcome"] == "finished"
+    assert names_here() == ["geotag-run.json", "run.json", "tags.geojson"]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.mkdir(), lambda path: path.write_bytes(b"\xff")]
+)
+def test_two_run_files_of_somebody_else_are_a_warning(
+    good_card: Path,
+    bundle: Bundle,
+    make,  # noqa: ANN001
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("run.json").write_text("[" * 100_000, encoding="utf-8")
+    make(Path("geotag-run.json"))
+    assert scan(good_card, "-b", bundle.path, "-q") == 0
+    assert capsys.readouterr().err == (
+        "warning: run.json and geotag-run.json in . are not geotag's and stay as they are; "
+        "the facts of this run are not recorded.\n"
+    )
+    assert len(check_collection(Path("tags.geojson").read_text(encoding="utf-8"))) == 2
+
+
+def test_our_own_run_file_is_replaced(good_card: Path, bundle: Bundle) -> None:
+    for name in ("a.csv", "b.csv"):
+        assert scan(good_card, "-b", bundle.path, "-o", name) == 0
+    assert names_here() == ["a.csv", "b.csv", "run.json"]
+    assert json.loads(Path("run.json").read_text("utf-8"))["config"]["out"] == ["b.csv"]
+
+
+def test_run_facts_that_cannot_be_written_are_a_warning(
+    good_card: Path,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full_disk(part: Path, target: Path) -> None:
+        if target.name == "run.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(part, target)
+
+    real = os.replace
+    monkeypatch.setattr(files.os, "replace", full_disk)
+    assert scan(good_card, "-b", bundle.path) == 0
+    assert "warning: the tags are written, the facts of this run are not: writing run.json: No" in (
+        capsys.readouterr().err
+    )
+    assert names_here() == ["tags.geojson"]
+
+
+def test_many_interrupts_while_the_files_end_lose_nothing(
+    good_card: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(descriptor: int) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+        real(descriptor)
+
+    real = os.fsync
+    monkeypatch.setattr(files.os, "fsync", slow)
+    assert scan(good_card, "-b", bundle.path, "-o", "a.geojson", "-o", "b.csv") == 0
+    assert len(check_collection(Path("a.geojson").read_text(encoding="utf-8"))) == 2
+    assert len(Path("b.csv").read_text(encoding="utf-8").splitlines()) == 3
+    assert names_here() == ["a.geojson", "b.csv", "run.json"]

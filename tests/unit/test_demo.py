@@ -1,4 +1,6 @@
 import csv
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,47 @@ def test_videos_are_rendered_in_other_processes(tmp_path: Path) -> None:
     ]
     demo._render_all(plan, tmp_path, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.MP4", "1.MP4"]
+
+
+def test_the_time_is_that_since_the_scan_began(
+    tmp_path: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = 0.0
+
+    def slow_open_engine(*arguments: object, **options: object) -> object:
+        nonlocal now_s
+        now_s += 1000.0  # compiling is not the first video's time
+        return open_fake_engine(*arguments, **options)
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 0.25
+        return now_s
+
+    run_demo(
+        tmp_path,
+        3,
+        console=Console("quiet", clock=clock),
+        open_engine=slow_open_engine,  # type: ignore[arg-type]
+        bundle=str(bundle.path),
+        render=render_paris,
+    )
+    head, _, *rows = capsys.readouterr().out.splitlines()[:5]
+    assert head.rstrip().endswith("done after")
+    times_s = [float(row.removesuffix(" s").split()[-1]) for row in map(str.rstrip, rows)]
+    assert times_s == sorted(times_s)
+    assert times_s[0] > 0
+    assert times_s[-1] < 10
+
+
+def be_killed(video: DemoVideo, path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_renderer_that_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_render", be_killed)
+    plan = [DemoVideo(name="a.MP4", index=0, city="", duration_s=0.25)]
+    with pytest.raises(
+        OutputError, match=r"was killed, most likely because memory ran out\. Close"
+    ):
+        demo._render_all(plan, tmp_path, None)

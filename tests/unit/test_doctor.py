@@ -87,3 +87,24 @@ def test_a_real_engine_is_really_run(tmp_path: Path) -> None:
     openvino = examine(open_engine, folder=tmp_path).engines[0]
     assert openvino.is_usable
     assert "ran one clip in" in openvino.detail
+
+
+def test_a_home_that_cannot_be_looked_into_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As root nothing is forbidden; a name that is too long is refused to root too."""
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / ("n" * 300)))
+    assert main(["doctor"], open_engine=open_fake_engine) == 0
+    assert "bundles   0 known by name" in capsys.readouterr().out
+
+
+def test_a_users_bundle_called_demo_is_told(folder: Path) -> None:
+    assert examine(open_fake_engine, folder=folder).notes == ()
+    (folder / "good").rename(folder / "demo")
+    report = examine(open_fake_engine, folder=folder)
+    assert [found.name for found in report.bundles] == ["bad"]
+    assert (
+        f"note      the name demo always means the bundle inside geotag, so it never finds "
+        f"{folder / 'demo'}. Rename" in describe(report)
+    )

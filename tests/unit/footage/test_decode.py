@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import pytest
 
+from geotag.footage import clips, container, probe
 from geotag.footage.clips import Sampling, Window, plan_windows, wanted_times
 from geotag.footage.decode import open_video
 from geotag.footage.discover import find_videos
@@ -18,6 +20,7 @@ from tests.media import cut, garble, patch_box, read_index, write_video
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
 FPS, GOP, FRAMES = 30, 15, 66
 UNEVEN_S = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 2.5, 4.5, 6.5, 8.5]
@@ -143,10 +146,10 @@ def test_dense_takes_every_nth_frame_from_the_first_after_the_start(
 def test_keyframe_gives_key_frames_near_the_wanted_times(made: dict[str, Path], kind: str) -> None:
     times = np.array(all_times(made[kind]))
     window = Window(start_s=0.55, end_s=2.05)
-    clip = read(made[kind], window.start_s, window.end_s, sampling("keyframe"))
+    clip = read(made[kind], window.start_s, window.end_s, sampling("keyframe", 6))
     every = 1 if KINDS[kind][1].get("codec") == "mjpeg" else GOP
     keys = np.arange(0, FRAMES, every)
-    wanted = wanted_times(window, 8)
+    wanted = wanted_times(window, 6)
     distances = np.abs(times[keys][None] - wanted[:, None])
     got = numbers(clip)
     assert set(got) <= set(keys.tolist())
@@ -186,7 +189,23 @@ def test_key_frames_too_far_apart_fall_back_to_exact_and_say_so(tmp_path: Path, 
     assert "1.5 s apart" in clip.fallback
     assert "1.2 s" in clip.fallback
     assert numbers(clip) == numbers(read(path, 0.0, 3.0, sampling("exact")))
-    assert read(path, 0.0, 3.0, sampling("keyframe", max_gap_s=1.6)).policy == "keyframe"
+    assert read(path, 0.0, 3.0, sampling("keyframe", 4, max_gap_s=1.6)).policy == "keyframe"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_too_few_key_frames_for_a_clip_fall_back_to_exact_and_say_so(
+    tmp_path: Path, name: str
+) -> None:
+    path = write_video(tmp_path / name, frames=114, gop=30)
+    with open_video(find_videos(path)[0]) as reader:
+        (window,) = plan_windows(reader.facts.duration_s, 21.0, 1)
+        clip = reader.read_clip(window, sampling("keyframe", 16, max_gap_s=2.0))
+        assert (clip.policy, clip.fallback) == ("exact", "only 4 key frames in 3.8 s")
+        assert len(set(clip.times_s)) == 16
+        enough = reader.read_clip(window, sampling("keyframe", 8, max_gap_s=2.0))
+        assert (enough.policy, enough.fallback) == ("keyframe", None)
+        one_more = reader.read_clip(window, sampling("keyframe", 9, max_gap_s=2.0))
+        assert one_more.policy == "exact"
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
@@ -400,6 +419,74 @@ def test_readers_in_different_threads_do_not_disturb_each_other(plain: Path) -> 
         worker.join()
     assert len(clips) == 4
     assert all(np.array_equal(clip.frames_THWC, expected.frames_THWC) for clip in clips)
+
+
+@pytest.mark.parametrize("error", [ValueError, IndexError, MemoryError, RuntimeError])
+def test_a_mistake_of_our_own_is_not_called_a_damaged_file(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> object:
+        raise error("a mistake")
+
+    video = find_videos(plain)[0]
+    with open_video(video) as reader, monkeypatch.context() as patch:
+        patch.setattr(clips, "nearest", fail)
+        with pytest.raises(error, match="a mistake"):
+            reader.read_clip(Window(start_s=0.0, end_s=1.0), sampling("exact"))
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, KeyboardInterrupt, OSError])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (probe, "read_facts"),
+        (container, "prepare_decoder"),
+        (container, "main_video_stream"),
+    ],
+)
+def test_a_file_is_closed_whatever_happens_while_it_opens(
+    plain: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    module: ModuleType,
+    name: str,
+) -> None:
+    closed = []
+
+    class Opened:
+        def __init__(self, path: Path) -> None:
+            self.real = av.open(str(path))
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+        def close(self) -> None:
+            closed.append(True)
+            self.real.close()
+
+    def fail(*_: object, **__: object) -> object:
+        raise error("a mistake")
+
+    monkeypatch.setattr(container, "open_container", Opened)
+    monkeypatch.setattr(module, name, fail)
+    expected = FootageError if error is OSError and name != "main_video_stream" else error
+    with pytest.raises(expected, match="a mistake"):
+        open_video(find_videos(plain)[0])
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("error", [ValueError, av.error.InvalidDataError(1, "bad")])
+def test_a_frame_that_cannot_be_converted_is_a_decode_error(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    with open_video(find_videos(plain)[0]) as reader:
+        monkeypatch.setattr(reader._pictures, "_scaler", SimpleNamespace(reformat=fail))
+        with pytest.raises(FootageError) as caught:
+            reader.read_clip(Window(start_s=0.0, end_s=1.0), sampling("exact"))
+    assert (caught.value.stage, caught.value.code) == ("decode", "decode_error")
 
 
 def test_closing_twice_does_nothing(plain: Path) -> None:

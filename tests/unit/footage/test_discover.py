@@ -1,12 +1,15 @@
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from geotag.errors import ConfigError
-from geotag.footage import discover
+from geotag.footage import discover, files
 from geotag.footage.discover import find_videos
+from geotag.footage.probe import check_file
+from geotag.types import FootageError
 
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(64)
 ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -144,7 +147,37 @@ def test_a_linked_file_is_listed(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
 def test_a_pipe_under_a_video_s_name_does_not_block_the_walk(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "live.mp4")
+    (tmp_path / "linked.mp4").symlink_to(tmp_path / "live.mp4")
+    (tmp_path / "device.mp4").symlink_to("/dev/tty")
+    (tmp_path / "endless.mp4").symlink_to("/dev/zero")
     assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
+def test_a_pipe_or_a_device_is_refused_with_a_next_step(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "live.mp4")
+    (tmp_path / "linked.mp4").symlink_to(tmp_path / "live.mp4")
+    for path in (tmp_path / "live.mp4", tmp_path / "linked.mp4", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=r"pipe.*Give a folder or a file"):
+            find_videos(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
+def test_a_file_that_turns_into_a_pipe_does_not_block_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (video,) = find_videos(put(tmp_path / "clip.mp4"))
+    status = video.path.stat()
+    video.path.unlink()
+    os.mkfifo(video.path)
+    with pytest.raises(FootageError, match="pipe") as caught:
+        check_file(video)
+    assert caught.value.code == "unreadable"
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: status)
+    with pytest.raises(FootageError, match="not a regular file") as caught:
+        check_file(video)
+    assert caught.value.code == "unreadable"
+    assert [video.size_bytes for video in find_videos(video.path)] == [len(MP4)]
 
 
 @pytest.mark.skipif(ROOT_USER, reason="root may read everything")
@@ -187,8 +220,42 @@ def test_a_file_that_cannot_be_opened_is_still_listed_by_its_name(
     def refuse(*_: object) -> object:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(files.os, "open", refuse)
     assert names(tmp_path) == ["clip.mp4"]
+
+
+def test_a_folder_that_can_be_listed_but_not_entered_fails_file_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "half" / "clip.mp4")
+    put(tmp_path / "half" / "notes.txt", b"hello")
+    put(tmp_path / "half" / "inner" / "clip.mp4")
+    (tmp_path / "half" / "link.mp4").symlink_to(tmp_path / "half" / "clip.mp4")
+    put(tmp_path / "open" / "clip.mp4")
+    for name in ("stat", "lstat", "open", "scandir"):
+        monkeypatch.setattr(os, name, refuse_inside("half", getattr(os, name)))
+    monkeypatch.setattr(Path, "stat", refuse_inside("half", Path.stat))
+    monkeypatch.setattr(Path, "lstat", refuse_inside("half", Path.lstat))
+    found = find_videos(tmp_path)
+    assert [video.name for video in found] == [
+        "half/clip.mp4",
+        "half/inner",
+        "half/link.mp4",
+        "open/clip.mp4",
+    ]
+    for video in found[:3]:
+        with pytest.raises(FootageError) as caught:
+            check_file(video)
+        assert caught.value.code == "unreadable"
+
+
+def refuse_inside(folder: str, real: Callable[..., object]) -> Callable[..., object]:
+    def call(path: str | Path, *args: object, **options: object) -> object:
+        if folder in Path(path).parent.parts:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **options)
+
+    return call
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")

@@ -65,11 +65,16 @@ def test_what_is_no_video_is_taken_for_one_only_if_its_name_says_so(head: bytes)
     assert is_video(head, "CLIP.MP4")
 
 
-@pytest.mark.parametrize("name", ["index.ts", "main.mts", "go.mod"])
+@pytest.mark.parametrize("name", ["index.ts", "go.mod"])
 def test_source_code_that_shares_an_extension_with_video_is_left_out(name: str) -> None:
     assert not is_video(b"export const answer = 42;\n", name)
     assert is_video(TS_PACKET * 4, name)
     assert is_video(b"", name)
+    assert is_video(b"\x01\x02\x00\xff" * 50, name)
+
+
+def test_a_text_under_the_name_of_a_camcorder_s_video_is_reported() -> None:
+    assert is_video(TEXT, "00001.MTS")
 
 
 def test_music_in_matroska_is_left_out_by_its_name() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from geotag.footage import container
+from geotag.footage import container, files
 from geotag.footage.decode import open_video
 from geotag.footage.discover import find_videos
 from geotag.types import FootageError, Video, VideoFacts
@@ -110,7 +110,7 @@ def test_what_the_system_refuses_to_read_is_unreadable(
     def refuse(*_: object) -> object:
         raise error
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(files.os, "open", refuse)
     with pytest.raises(FootageError, match="read") as caught:
         open_video(video)
     assert caught.value.code == "unreadable"

@@ -194,3 +194,49 @@ class BrokenStdout:
 
     def flush(self) -> None:
         pass
+
+
+def test_a_folder_that_cannot_be_synced_still_has_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(files.os, "open", refuse)  # the folder may be written and not read
+    write_file(tmp_path / "a.csv", "text")
+    assert names_in(tmp_path) == ["a.csv"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutputError, match="File name too long"):
+        AtomicFile(tmp_path / ("n" * 300) / "a.csv")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", refuse)
+        with pytest.raises(OutputError, match="Permission denied"):
+            AtomicFile(tmp_path / "a.csv")
+
+
+def test_an_interrupt_while_one_file_ends_keeps_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(part: Path, target: Path) -> None:
+        if target.name == "a.csv":
+            raise KeyboardInterrupt
+        real(part, target)
+
+    outputs = Outputs([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")])
+    outputs.add(TAG)
+    real = os.replace
+    monkeypatch.setattr(files.os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        outputs.close(keep=True)
+    assert names_in(tmp_path) == ["b.csv"]
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "a.csv", "text")
+    assert names_in(tmp_path) == ["b.csv"]
