@@ -38,7 +38,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from transformers import VideoMAEConfig, VideoMAEImageProcessor, VideoMAEModel
 
-from engines.base import Engine, EngineChoice, open_engine, usable_cores
+from engines.base import Engine, EngineChoice
 from engines.bundle import (
     LEVELS,
     Bundle,
@@ -51,6 +51,7 @@ from engines.bundle import (
     read_bundle,
     write_manifest,
 )
+from engines.choose import open_engine, usable_cores
 from geotag.config import ScanConfig
 from geotag.footage.clips import Window, plan_windows, wanted_times
 from geotag.footage.discover import find_videos

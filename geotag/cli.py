@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engines.base import EngineError, open_engine
+from engines.base import EngineError
+from engines.choose import open_engine
 from geotag import __version__
 from geotag.console import Console, log_handler
 from geotag.errors import (

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.base import usable_cores
+from engines.choose import usable_cores
 from geotag.bundles import DEMO, find_bundle
 from geotag.config import ScanConfig
 from geotag.errors import EXIT_OK, EXIT_SOME_FAILED, OutputError

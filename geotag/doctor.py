@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from engines.base import EngineError, usable_cores
+from engines.base import EngineError
+from engines.choose import usable_cores
 from geotag import __version__
 from geotag.bundles import DEMO, bundles_folder, hidden_bundle, known_bundles
 from geotag.writers.run import versions
@@ -71,7 +72,7 @@ def examine(open_engine: OpenEngine, *, folder: Path | None = None) -> Report:
     """Look at the machine, and run a model on each engine if there is a model.
 
     Args:
-        open_engine: `engines.base.open_engine`, or what stands for it.
+        open_engine: `engines.choose.open_engine`, or what stands for it.
         folder: where the user's bundles are; None is the usual folder.
     """
     bundles = known_bundles(folder)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from geotag.types import Tag, Video
 
 OpenEngine = Callable[..., tuple[Engine, EngineChoice]]
-"""`engines.base.open_engine`, or what a test puts in its place."""
+"""`engines.choose.open_engine`, or what a test puts in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from engines.base import EngineError, usable_cores
+from engines.base import EngineError
+from engines.choose import usable_cores
 from geotag.footage.clips import Sampling, plan_windows
 from geotag.locate import calibration_of, failed_tag, is_settled, make_tag, read_scores
 from geotag.sampling import choose_sampling, count_clips

@@ -135,7 +135,7 @@ class FakeEngine:
 def open_fake_engine(
     bundle: Bundle, *, engine: str = "auto", threads: int | None = None
 ) -> tuple[FakeEngine, EngineChoice]:
-    """Stands for `engines.base.open_engine`."""
+    """Stands for `engines.choose.open_engine`."""
     return FakeEngine(bundle), EngineChoice(name=FakeEngine.name, threads=threads or 1)
 
 

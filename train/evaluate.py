@@ -24,8 +24,8 @@ from rich.progress import track
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from engines.base import usable_cores
 from engines.bundle import LEVELS, DecodingMode, Level
+from engines.choose import usable_cores
 from geotag.places.hierarchy import Decoded, Hierarchy, decode
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.config import EvaluatedPolicy, TrainConfig, load_preset

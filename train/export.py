@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from engines.base import BundleError, EngineUnavailableError, usable_cores
+from engines.base import BundleError, EngineUnavailableError
 from engines.bundle import (
     LEVELS,
     MANIFEST,
@@ -37,6 +37,7 @@ from engines.bundle import (
     read_bundle,
     write_manifest,
 )
+from engines.choose import usable_cores
 from engines.openvino_cpu import OpenvinoEngine
 from geotag.errors import ConfigError, OutputError
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint

@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
-from engines.base import usable_cores
 from engines.bundle import LEVELS
+from engines.choose import usable_cores
 from train.checkpoint import save_checkpoint
 from train.config import TrainConfig, load_preset
 from train.data.clips import (

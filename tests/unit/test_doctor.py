@@ -81,7 +81,7 @@ def test_the_command_prints_text_or_json(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_real_engine_is_really_run(tmp_path: Path) -> None:
-    from engines.base import open_engine
+    from engines.choose import open_engine
 
     make_bundle(tmp_path / "colours", onnx=True)
     openvino = examine(open_engine, folder=tmp_path).engines[0]
