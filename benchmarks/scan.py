@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -104,6 +105,8 @@ def main() -> None:
         "engine": name,
         "clips": CLIPS,
         "repeats": arguments.repeats,
+        "warm_up_runs": 1,
+        "accuracy": "none: random weights, for timing only",
         "video": f"{arguments.seconds:g} s 1920x1080 H.264, 1 s key frames",
         **machine(),
     }
@@ -326,6 +329,8 @@ def machine() -> dict[str, Any]:
         "commit": commit,
         "cpu": _cpu_name(),
         "cores": usable_cores(),
+        "threads": "all cores, for each of the three",
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "python": platform.python_version(),
         "versions": versions,
     }

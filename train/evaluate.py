@@ -79,7 +79,7 @@ def main(
         test_clips=test_clips,
         seed=int(facts["training"]["seed"]),
     )
-    count = max(1, usable_cores() // 2) if workers is None else workers
+    count = usable_cores() if workers is None else workers
     evaluation = evaluate_run(
         model,
         config,

@@ -122,7 +122,8 @@ def main(
     evaluation = evaluate_run(
         model,
         config,
-        workers=count,
+        # Scoring a clip is quicker than rendering it: here every core renders.
+        workers=usable_cores() if workers is None else workers,
         console=console,
         command=shlex.join(["python", "-m", "train.fit", *sys.argv[1:]]),
     )

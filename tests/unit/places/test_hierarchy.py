@@ -139,9 +139,9 @@ def test_float32_logits_are_decoded_in_double_precision(four: Hierarchy) -> None
     [
         (HEADER.replace("state,", "", 1), "Suva,Fiji,Oceania,FJ,FJ-C,OC,-18.1,178.4", "'state'"),
         (HEADER, "Suva,,Fiji,Oceania,FJ,FJ-C,OC,-18.1,178.4", "'state'"),
-        (HEADER, "Suva,Central,Fiji,Oceania,FJ,FJ-C,OC,nan,178.4", "coordinates nan"),
-        (HEADER, "Suva,Central,Fiji,Oceania,FJ,FJ-C,OC,-18.1,inf", "coordinates"),
-        (HEADER, "Suva,Central,Fiji,Oceania,FJ,FJ-C,OC,-98.1,178.4", "coordinates -98.1"),
+        (HEADER, "Suva,Central,Fiji,Oceania,FJ,FJ-C,OC,nan,178.4", "latitude nan"),
+        (HEADER, "Suva,Central,Fiji,Oceania,FJ,FJ-C,OC,-18.1,inf", "longitude inf"),
+        (HEADER, "Suva,Central,Fiji,Oceania,FJ,FJ-C,OC,-98.1,178.4", "latitude -98.1"),
         (HEADER, "Suva,Central,Fiji,Oceania,FJ,FJ-C,OC,south,178.4", "'south'"),
         (HEADER, "Suva,Central,Fiji,Oceania", "lat_deg"),
     ],

@@ -59,6 +59,6 @@ def test_the_patch_embedding_starts_centred_and_with_even_strength(
 def test_wide_weights_have_the_variance_of_their_fan_in(model: Geolocator) -> None:
     widen_weights(model.encoder)
     for block in model.encoder.blocks:
-        assert block.fc2.weight.std() == pytest.approx(64**-0.5, rel=0.1)
-        assert block.query.weight.std() == pytest.approx(32**-0.5, rel=0.1)
+        assert block.fc2.weight.std().item() == pytest.approx(64**-0.5, rel=0.1)
+        assert block.query.weight.std().item() == pytest.approx(32**-0.5, rel=0.1)
         assert not block.fc1.bias.any()
