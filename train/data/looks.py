@@ -14,8 +14,8 @@ from train.data.areas import Floats
 from train.data.sprites import SPRITES
 from train.data.world import Rgb, places, read_place_rows
 
-OWN_SHARE = 0.62
-DECOY_SHARE = 0.08
+OWN_SHARE = 0.55
+DECOY_SHARE = 0.1
 
 PAINTS: dict[str, Rgb] = {
     "white": (0.92, 0.92, 0.90),
