@@ -209,7 +209,7 @@ def demo(
     ] = Path("geotag-demo"),
     videos: Annotated[
         int, typer.Option("--videos", metavar="N", min=1, max=64, help="How many.")
-    ] = 8,
+    ] = 6,
 ) -> None:
     """Render a small dashcam folder, scan it, and compare the tags with the truth."""
     asked: Invocation = ctx.obj
