@@ -26,7 +26,7 @@ format: $(VENV)/.dev
 train: $(VENV)/.dev
 	$(BIN)/python -m train.fit
 
-# Train the demo model anew and put it into the package (about 20 minutes on two cores).
+# Train the demo model anew and put it into the package (20 to 30 minutes on two cores).
 demo-bundle: $(VENV)/.dev
 	rm -rf runs/demo-bundle
 	$(BIN)/python -m train.fit --preset demo --out runs/demo-bundle
