@@ -5,7 +5,8 @@ Shape suffixes: T frames, H and W pixels, C = 3 colours (R, G, B), K classes of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,17 +18,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVELS",
+    "Channel",
     "Clip",
+    "Discovery",
+    "Drive",
     "Failure",
     "FailureCode",
     "FootageError",
     "Level",
+    "Mode",
+    "Moment",
+    "Origin",
     "Policy",
+    "Skipped",
     "Stage",
     "Tag",
     "Video",
     "VideoFacts",
 ]
+
+Channel = Literal["front", "rear", "interior", "side"]
+"""Where a camera looks. Front, side and rear look outwards, the interior one does not."""
+
+Mode = Literal["normal", "event", "parking", "manual", "timelapse"]
+"""Why a camera recorded: on its own, after a shock, in a parked car, by a button, sped up."""
 
 Stage = Literal["discover", "open", "decode", "infer", "write"]
 
@@ -39,8 +53,37 @@ FailureCode = Literal[
     "no_video_stream",  # audio only
     "too_short",  # fewer than two different frames
     "decode_error",  # opens, but no frame decodes
+    "too_large",  # more pixels than any camera records
+    "stalled",  # took longer than a file may take, and was cut off
+    "crashed",  # took the decoder's process with it
     "internal",  # a bug of ours, kept away from the other files
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """How a file was understood, from its name, its folders and its first bytes.
+
+    None means that nothing told; nothing here is ever guessed from the time of the file system.
+    """
+
+    vendor: str | None = None
+    """Maker of the camera, as on its box: "BlackVue", "VIOFO", "70mai"."""
+    channel: Channel | None = None
+    lens: str | None = None
+    """The channel in the camera's own words, where it has more than one of a kind:
+    "left_repeater", "F", "ecamera"."""
+    mode: Mode | None = None
+    start_local: datetime | None = None
+    """When recording began by the camera's clock, without a zone."""
+    sequence: int | None = None
+    """The camera's own running number."""
+    card: str = ""
+    """Folder below the scanned one, "" for itself, that is the root of one camera's files."""
+    rule: str = "generic"
+    """Row of the vendor table that matched."""
+    reasons: tuple[str, ...] = ()
+    """What was understood from what, one sentence each: the text of `--explain`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +95,53 @@ class Video:
     name: str
     """Path relative to the scanned folder, with forward slashes; printable UTF-8."""
     video_id: str
-    """Digest of name, size, first and last MiB: unique in a scan, the same in the next run."""
+    """Digest of name and content: unique in a scan, the same in the next run."""
     size_bytes: int
+    content_id: str = ""
+    """Digest of size, first and last MiB: the same wherever the file is moved."""
+    origin: Origin = field(default_factory=Origin)
+    sidecars: tuple[Path, ...] = ()
+    """Files beside it that may hold its position, the most specific first."""
+    proxy: Path | None = None
+    """The camera's own small copy of the same pictures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """The files that one vehicle's cameras recorded at the same time."""
+
+    videos: tuple[Video, ...]
+    """The one whose pictures speak for all first: front before side before rear before interior."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drive:
+    """Files chained into one journey."""
+
+    drive_id: str
+    """Digest of the card and the first moment: the same in the next run."""
+    moments: tuple[Moment, ...]
+    """In the order of time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A file that looks like video and is deliberately not scanned."""
+
+    name: str
+    """Path relative to the scanned folder, printable."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """What a folder holds."""
+
+    videos: tuple[Video, ...]
+    """Sorted by path, without regard to case: the order of the result."""
+    drives: tuple[Drive, ...]
+    """Every video is in exactly one, in the order of their first video."""
+    skipped: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +173,9 @@ class Clip:
     """Why it is not the policy that was asked for."""
     damaged: bool = False
     """Part of what was wanted could not be decoded; the frames are what there was."""
+    user_data: tuple[tuple[float, bytes], ...] = ()
+    """Time (s, as in `times_s`) and payload of the unregistered SEI messages of the frames, only
+    those that hold a position."""
 
     def __post_init__(self) -> None:
         """Refuse frames and times that disagree."""
@@ -128,8 +219,9 @@ class FootageError(Exception):
 class Tag:
     """Where a video was recorded; flat, in the order of the output's columns.
 
-    Measured and predicted never share a field: `gps_*` is what a receiver said, `visual_*`,
-    `confidence_*` and `city_1` .. `city_5` are what the pictures said. None means "not known".
+    Measured and predicted never share a field: `gps_*` is what a receiver said; `visual_*`,
+    `confidence_*` and `city_1` .. `city_5` are what the pictures said. `continent` .. `city` are
+    the answer, and `location_source` says whose it is. None means "not known".
     """
 
     id: str
@@ -140,12 +232,20 @@ class Tag:
     drive_id: str | None = None
     start_utc: str | None = None
     start_local: str | None = None
+    time_zone: str | None = None
+    """IANA name, from the position."""
     time_source: str | None = None
+    """Which clock the times come from, and how it was corrected."""
     duration_s: float | None = None
-    status: Literal["ok", "partial", "failed"] = "ok"
-    """partial: tagged from what could be decoded; `error` says what could not."""
+    status: Literal["ok", "partial", "failed", "no_model"] = "ok"
+    """partial: tagged from what could be read; `error` says what could not. no_model: carries no
+    position, and there is no model to look at it with."""
     error: str | None = None
     location_source: Literal["gps", "visual", "drive", "none"] = "none"
+    """gps: measured in this file or by a camera beside it; visual: predicted from the pictures;
+    drive: neither, taken from the nearest file of the same drive."""
+    location_from: str | None = None
+    """Path of the file that the location comes from, where it is not this one."""
     continent: str | None = None
     continent_code: str | None = None
     country: str | None = None
@@ -175,7 +275,26 @@ class Tag:
     gps_lat: float | None = None
     gps_lon: float | None = None
     gps_points: int | None = None
-    gps_quality: str | None = None
+    """Fixes that passed the filter."""
+    gps_quality: Literal["good", "fair", "poor", "single_point"] | None = None
+    gps_rejected: str | None = None
+    """Fixes that did not pass, counted by reason: `mode 36, jump 2`."""
+    gps_source: str | None = None
+    """What read them, from what: `gpx sidecar`, `exiftool: GoPro`."""
+    gps_start_lat: float | None = None
+    gps_start_lon: float | None = None
+    gps_start_city: str | None = None
+    gps_start_country_code: str | None = None
+    gps_end_lat: float | None = None
+    gps_end_lon: float | None = None
+    gps_end_city: str | None = None
+    gps_end_country_code: str | None = None
+    gps_disputed: str | None = None
+    """The area, and who claims it, where the fix lies in a disputed one."""
+    visual_continent: str | None = None
+    visual_country: str | None = None
+    visual_state: str | None = None
+    visual_city: str | None = None
     visual_lat: float | None = None
     visual_lon: float | None = None
     radius_m: float | None = None

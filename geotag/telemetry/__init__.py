@@ -1,0 +1,1 @@
+"""Positions that a file carries: readers, the filter of bad fixes, the repair of clocks."""
