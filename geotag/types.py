@@ -158,6 +158,11 @@ class VideoFacts:
     duration_s: float | None
     """None where nothing short of decoding tells."""
     fps: float | None
+    created_utc_s: float | None = None
+    """When the container says it was made, seconds since 1970; None where it says nothing, or the
+    zero of a clock. Many cameras write local time here as if it were UTC."""
+    location: str | None = None
+    """Where the container says it was made, as ISO 6709 text, unparsed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from fractions import Fraction
     from pathlib import Path
 
-MOST_PIXELS = 100_000_000
-"""Larger pictures are refused, so that a lying header cannot exhaust the memory."""
-
 _VERSION = int(av.__version__.split(".", maxsplit=1)[0])
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _DISCARD_ALL = 48  # AVDISCARD_ALL
 
 # A file must not make us read another one: playlists and reference movies can name any address.
-_CONTAINER_OPTIONS = {"protocol_whitelist": "file"}
-_CODEC_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
+# The other two are ffmpeg's defaults, said aloud: how much of a file is read, and how many
+# microseconds of it are looked at, to learn what its header does not tell.
+_CONTAINER_OPTIONS = {
+    "protocol_whitelist": "file",
+    "probesize": "5000000",
+    "analyzeduration": "5000000",
+}
 
 
 class IndexEntry(Protocol):
@@ -58,8 +60,12 @@ To be caught around a call of PyAV only: our own mistakes raise the same.
 """
 
 
-def open_container(path: Path) -> av.container.InputContainer:
+def open_container(path: Path, *, most_pixels: int) -> av.container.InputContainer:
     """Open a file for reading.
+
+    Args:
+        path: the file.
+        most_pixels: larger pictures are not decoded while the streams are looked at.
 
     Raises:
         av.FFmpegError, OSError, ValueError: it cannot be opened.
@@ -67,7 +73,7 @@ def open_container(path: Path) -> av.container.InputContainer:
     options: dict[str, Any] = {"container_options": _CONTAINER_OPTIONS}
     if _VERSION >= 18:
         # Before, they crash the process for formats that have no header, such as FLV.
-        options["options"] = _CODEC_OPTIONS
+        options["options"] = _codec_options(most_pixels)
     if _VERSION < 19:
         # Tags in an unknown encoding must not make a video unreadable; 19 never minds them.
         options["metadata_errors"] = "replace"
@@ -88,14 +94,15 @@ def main_video_stream(
     return max(streams, key=_pixels, default=None)
 
 
-def prepare_decoder(stream: av.video.stream.VideoStream, *, threads: int) -> None:
+def prepare_decoder(stream: av.video.stream.VideoStream, *, threads: int, most_pixels: int) -> None:
     """Set up a stream's decoder, which opens when the first packet goes in.
 
     Frame threads help runs of frames, and key frames alone, which need not wait for each other.
+    Larger pictures are refused before there is memory for them: a stream may grow on the way.
     """
     stream.codec_context.thread_count = max(1, threads)
     stream.codec_context.thread_type = "AUTO"
-    stream.codec_context.options = dict(_CODEC_OPTIONS)
+    stream.codec_context.options = _codec_options(most_pixels)
 
 
 def ignore_other_streams(
@@ -124,6 +131,10 @@ def packet_index(stream: av.video.stream.VideoStream) -> Sequence[IndexEntry]:
         return ()
     # Like a sequence, but registered as none.
     return cast("Sequence[IndexEntry]", entries)
+
+
+def _codec_options(most_pixels: int) -> dict[str, str]:
+    return {"max_pixels": str(most_pixels)}
 
 
 def _pixels(stream: av.video.stream.VideoStream) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,11 @@ import numpy as np
 
 from geotag.footage import clips, container, probe
 from geotag.footage.clips import Sampling, Window
+from geotag.footage.frames import FrameDecoder
+from geotag.footage.limits import Meter
 from geotag.footage.packets import PacketSource, Timeline
 from geotag.footage.pictures import PictureMaker
+from geotag.footage.user_data import read_payloads
 from geotag.types import Clip, FootageError, Policy, Video, VideoFacts
 
 if TYPE_CHECKING:
@@ -35,21 +37,25 @@ _MOST_UNSTEADY = 0.1
 _UNSTEADY_RATE = "the frame rate varies or is unknown: frames chosen by time"
 
 
-def open_video(video: Video, *, decode_threads: int = 2) -> VideoReader:
+def open_video(video: Video, *, decode_threads: int = 2, meter: Meter | None = None) -> VideoReader:
     """Open a video for reading clips.
 
     Args:
         video: what the walk found.
         decode_threads: threads that decode, >= 1. More are faster only where cores are idle.
+        meter: what to count by, and to give up by; None is a new one.
 
     Raises:
         FootageError: stage "open"; its message is for a stranger.
     """
+    meter = meter or Meter(size_bytes=video.size_bytes)
     head = probe.check_file(video)
-    opened, stream = probe.open_stream(video, head)
+    opened, stream = probe.open_stream(video, head, meter.limits)
     try:
-        container.prepare_decoder(stream, threads=decode_threads)
-        source = PacketSource(opened, stream, size_bytes=video.size_bytes)
+        container.prepare_decoder(
+            stream, threads=decode_threads, most_pixels=meter.limits.most_pixels
+        )
+        source = PacketSource(opened, stream, size_bytes=video.size_bytes, meter=meter)
         is_cut_off = probe.is_cut_off(video, opened)
         claim_s = None if is_cut_off else probe.claimed_duration_s(video, opened, stream)
         duration_s = probe.possible_duration_s(video, source.measured_end_s(claim_s)) or claim_s
@@ -62,7 +68,7 @@ def open_video(video: Video, *, decode_threads: int = 2) -> VideoReader:
     except BaseException:
         opened.close()
         raise
-    return VideoReader(facts, source, stream, is_cut_off=is_cut_off)
+    return VideoReader(facts, source, stream, meter, is_cut_off=is_cut_off)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,15 +86,22 @@ class VideoReader:
     """An open video that clips are read from; for one thread, and closed after use."""
 
     def __init__(
-        self, facts: VideoFacts, source: PacketSource, stream: VideoStream, *, is_cut_off: bool
+        self,
+        facts: VideoFacts,
+        source: PacketSource,
+        stream: VideoStream,
+        meter: Meter,
+        *,
+        is_cut_off: bool,
     ) -> None:
         """Use `open_video` instead."""
         self.facts = facts
         self._source = source
-        self._stream = stream
         self._pictures = PictureMaker()
         self._is_cut_off = is_cut_off
-        self._decode_errors = 0
+        self._meter = meter
+        self._decoder = FrameDecoder(source, stream, meter)
+        self._payloads: dict[int, tuple[bytes, ...]] = {}
         self._has_steady_rate = facts.fps is not None
 
     def __enter__(self) -> VideoReader:
@@ -130,7 +143,9 @@ class VideoReader:
             ) from exc
 
     def _read_clip(self, window: Window, sampling: Sampling) -> Clip:
-        self._decode_errors = self._source.read_errors = 0
+        self._decoder.errors = self._source.read_errors = 0
+        self._meter.begin_clip()
+        self._payloads = {}
         clip, fallback = None, None
         if sampling.policy == "dense":
             clip, fallback = self._dense(window, sampling)
@@ -149,17 +164,17 @@ class VideoReader:
         by_tick: dict[int, NDArray[np.uint8]] = {}
         from_tick = math.ceil(window.start_s / self._source.tick_s - 1e-3)
         passed: list[int] = []
-        for tick, frame in self._frames(self._from(window)):
+        for tick, frame in self._decoder.frames(self._from(window)):
             if tick < from_tick or tick in by_tick:
                 continue
             if len(passed) % stride == 0:
-                by_tick[tick] = self._pictures.make(frame, sampling.height_px, sampling.width_px)
+                by_tick[tick] = self._picture(tick, frame, sampling)
             passed.append(tick)
             if len(by_tick) == sampling.frames:
                 break
         steps = np.diff(passed) * self._source.tick_s * fps
         if len(steps) and np.mean(np.abs(steps - 1) > 0.5) > _MOST_UNSTEADY:
-            self._has_steady_rate = bool(self._decode_errors)
+            self._has_steady_rate = bool(self._decoder.errors)
             return None, _UNSTEADY_RATE
         if len(by_tick) < sampling.frames:
             return None, None
@@ -191,11 +206,11 @@ class VideoReader:
         own = {tick: self._source.tick(packet) for tick, packet in packets.items()}
         ticks = [own.get(tick) for tick in ticks_T.tolist()]
         needed = {tick for tick in ticks if tick is not None}
-        by_tick = self._make(self._frames(packets.values()), needed, sampling)
-        self._decode_errors = 0
+        by_tick = self._make(self._decoder.frames(packets.values()), needed, sampling)
+        self._decoder.errors = 0
         for packet in packets.values():  # an open group of pictures may need a fresh decoder
             if self._source.tick(packet) not in by_tick:
-                by_tick |= self._make(self._frames([packet]), needed, sampling)
+                by_tick |= self._make(self._decoder.frames([packet]), needed, sampling)
         found = np.array([tick for tick in ticks if tick in by_tick], np.int64)
         if len(found) < len(ticks):
             return None, "some key frames do not decode"
@@ -271,14 +286,14 @@ class VideoReader:
         Twice through the window, so that not every frame of it need be held.
         """
         last_tick = int(timeline.ticks.max())
-        decodable = [tick for tick, _ in self._frames(self._from(window), last_tick)]
+        decodable = [tick for tick, _ in self._decoder.frames(self._from(window), last_tick)]
         if not decodable:
             return window, {}
         ticks = np.unique(np.array(decodable, np.int64))
-        if timeline.is_end or self._decode_errors:
+        if timeline.is_end or self._decoder.errors:
             window = clips.shorten(window, self._times_s(ticks))
         needed = set(self._choose(window, sampling, ticks).tolist())
-        by_tick = self._make(self._frames(self._from(window), last_tick), needed, sampling)
+        by_tick = self._make(self._decoder.frames(self._from(window), last_tick), needed, sampling)
         return window, by_tick
 
     def _look(self, window: Window) -> tuple[Window, Timeline]:
@@ -314,54 +329,11 @@ class VideoReader:
         for key_tick, needed in _runs(timeline, set(ticks_T.tolist())):
             packets = self._source.packets_from(key_tick * self._source.tick_s)
             # The last in decoding order may be shown before another.
-            frames = self._frames(packets, needed[-1])
+            frames = self._decoder.frames(packets, needed[-1])
             by_tick |= self._make(frames, set(needed), sampling)
         return by_tick
 
     # all
-
-    def _frames(
-        self, packets: Iterable[Packet[VideoStream]], last_tick: int | None = None
-    ) -> Iterator[tuple[int, VideoFrame]]:
-        """Decode packets, and give out the frames with their ticks.
-
-        Args:
-            packets: what to decode: from a key frame on without gaps, or key frames alone.
-            last_tick: the last frame needed; after its packet the decoder is drained.
-        """
-        waiting: deque[int | None] = deque()
-        for packet in packets:
-            waiting.append(self._source.tick(packet))
-            errors = self._decode_errors
-            for frame in self._decode(packet):
-                yield from self._timed(frame, waiting)
-            if self._decode_errors > errors and waiting:
-                waiting.pop()
-            if last_tick is not None and self._source.is_complete(packet, last_tick):
-                break
-        for frame in self._decode(None):
-            yield from self._timed(frame, waiting)
-        self._stream.codec_context.flush_buffers()
-
-    def _timed(
-        self, frame: VideoFrame, waiting: deque[int | None]
-    ) -> Iterator[tuple[int, VideoFrame]]:
-        """The frame with its tick, if it has one; `waiting` are those of the packets fed."""
-        next_tick = waiting.popleft() if waiting else None
-        if self._source.shows_in_order:
-            tick = next_tick
-        else:
-            tick = self._source.tick_of(frame.dts if frame.pts is None else frame.pts)
-        if tick is not None:
-            yield tick, frame
-
-    def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """Frames that come out when a packet goes in; a broken packet is passed over."""
-        try:
-            return self._stream.codec_context.decode(packet)
-        except container.DECODING_ERRORS:
-            self._decode_errors += packet is not None
-            return []
 
     def _make(
         self, frames: Iterable[tuple[int, VideoFrame]], needed: set[int], sampling: Sampling
@@ -370,27 +342,40 @@ class VideoReader:
         by_tick: dict[int, NDArray[np.uint8]] = {}
         for tick, frame in frames:
             if tick in needed and tick not in by_tick:
-                by_tick[tick] = self._pictures.make(frame, sampling.height_px, sampling.width_px)
+                by_tick[tick] = self._picture(tick, frame, sampling)
                 if len(by_tick) == len(needed):
                     break
         return by_tick
+
+    def _picture(self, tick: int, frame: VideoFrame, sampling: Sampling) -> NDArray[np.uint8]:
+        """The picture of a frame; what else the frame carries is kept for the clip."""
+        self._payloads[tick] = read_payloads(frame)
+        return self._pictures.make(frame, sampling.height_px, sampling.width_px)
 
     def _times_s(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.multiply(ticks, self._source.tick_s, dtype=np.float64)
 
     @property
     def _is_damaged(self) -> bool:
-        return self._decode_errors + self._source.read_errors > 0 or self._is_cut_off
+        return self._decoder.errors + self._source.read_errors > 0 or self._is_cut_off
 
     def _clip(self, pictures: _Pictures, policy: Policy, fallback: str | None = None) -> Clip:
-        ticks_T = np.sort(pictures.ticks)
+        ticks = np.sort(pictures.ticks).tolist()
         return Clip(
-            frames_THWC=np.stack([pictures.by_tick[tick] for tick in ticks_T.tolist()]),
-            times_s=tuple(max(0.0, tick * self._source.tick_s) for tick in ticks_T.tolist()),
+            frames_THWC=np.stack([pictures.by_tick[tick] for tick in ticks]),
+            times_s=tuple(self._time_s(tick) for tick in ticks),
             policy=policy,
             fallback=fallback,
             damaged=pictures.damaged,
+            user_data=tuple(
+                (self._time_s(tick), payload)
+                for tick in dict.fromkeys(ticks)
+                for payload in self._payloads.get(tick, ())
+            ),
         )
+
+    def _time_s(self, tick: int) -> float:
+        return max(0.0, tick * self._source.tick_s)
 
 
 def _runs(timeline: Timeline, needed: set[int]) -> list[tuple[int, list[int]]]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
+    from geotag.footage.limits import Meter
+
 _MOST_PACKETS = 300_000
 """Longest run of packets that is walked without decoding: nearly three hours at 30 fps."""
 _MOST_HELD = 600
@@ -53,11 +55,14 @@ class Timeline:
 class PacketSource:
     """Reads the packets of one stream, from any time on."""
 
-    def __init__(self, opened: InputContainer, stream: VideoStream, *, size_bytes: int) -> None:
+    def __init__(
+        self, opened: InputContainer, stream: VideoStream, *, size_bytes: int, meter: Meter
+    ) -> None:
         """Take over an open container; reads packets only where the stream has no times."""
         self._container = opened
         self._stream = stream
         self._size_bytes = size_bytes
+        self._meter = meter
         self._start = stream.start_time or 0
         self.tick_s = float(stream.time_base or 0) or 1 / _BARE_RATE_HZ
         self.read_errors = 0
@@ -307,6 +312,7 @@ class PacketSource:
             try:
                 for packet in self._container.demux(self._stream):
                     if packet.size:  # an empty one marks the end
+                        self._meter.count_packet(packet.size)
                         yield packet
             except container.DECODING_ERRORS:
                 self.read_errors += 1

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 from geotag.footage import boxes, container
 from geotag.footage.files import open_file
 from geotag.footage.kinds import HEAD_BYTES, describe_stranger, video_kind
+from geotag.footage.limits import Limits, describe_too_large
+from geotag.footage.origins import read_created_utc_s, read_location
 from geotag.types import FailureCode, FootageError, Video, VideoFacts
 
 if TYPE_CHECKING:
@@ -56,21 +58,21 @@ def check_file(video: Video) -> bytes:
     return head
 
 
-def open_stream(video: Video, head: bytes) -> tuple[InputContainer, VideoStream]:
+def open_stream(video: Video, head: bytes, limits: Limits) -> tuple[InputContainer, VideoStream]:
     """Open the container and choose its video stream.
 
     Raises:
-        FootageError: damaged, not_video, no_video_stream or decode_error.
+        FootageError: damaged, not_video, no_video_stream, too_large or decode_error.
     """
     try:
-        opened = container.open_container(video.path)
+        opened = container.open_container(video.path, most_pixels=limits.most_pixels)
     except container.DECODING_ERRORS as exc:
         _explain_refusal(video, head, exc)
     try:
         if not opened.streams:
             _explain_refusal(video, head, None)
         stream = container.main_video_stream(opened)
-        _check_stream(opened, stream)
+        _check_stream(opened, stream, limits)
         assert stream is not None
         container.ignore_other_streams(opened, stream)
     except BaseException:
@@ -96,6 +98,8 @@ def read_facts(
         rotation_deg=rotation_deg,
         duration_s=duration_s,
         fps=container.rate_hz(stream.average_rate) or container.rate_hz(stream.guessed_rate),
+        created_utc_s=read_created_utc_s(opened.metadata),
+        location=read_location(opened.metadata),
     )
 
 
@@ -132,7 +136,7 @@ def possible_duration_s(video: Video, duration_s: float | None) -> float | None:
     return duration_s if _LEAST_BITS_PER_S <= bits_per_s <= _MOST_BITS_PER_S else None
 
 
-def _check_stream(opened: InputContainer, stream: VideoStream | None) -> None:
+def _check_stream(opened: InputContainer, stream: VideoStream | None, limits: Limits) -> None:
     name = opened.format.name
     if name.endswith("_pipe") or name in ("image2", "gif", "apng", "tty", "ico"):
         raise _error("not_video", f"the file is a picture or a text ({name}), not a video")
@@ -149,13 +153,8 @@ def _check_stream(opened: InputContainer, stream: VideoStream | None) -> None:
     context = stream.codec_context
     if context is None:
         raise _error("decode_error", "this build of ffmpeg has no decoder for the video's codec")
-    if context.width * context.height > container.MOST_PIXELS:
-        raise _error(
-            "damaged",
-            f"the header claims pictures of {context.width} x {context.height} pixels; more "
-            f"than {container.MOST_PIXELS // 1_000_000} megapixels are refused, as no camera "
-            "records them: the header is probably damaged",
-        )
+    if context.width * context.height > limits.most_pixels:
+        raise _error("too_large", describe_too_large(context.width, context.height, limits))
 
 
 def _explain_refusal(video: Video, head: bytes, exc: BaseException | None) -> NoReturn:

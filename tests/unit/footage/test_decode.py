@@ -454,7 +454,7 @@ def test_a_file_is_closed_whatever_happens_while_it_opens(
     closed = []
 
     class Opened:
-        def __init__(self, path: Path) -> None:
+        def __init__(self, path: Path, **_: object) -> None:
             self.real = av.open(str(path))
 
         def __getattr__(self, name: str) -> object:

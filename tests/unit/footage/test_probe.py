@@ -8,9 +8,10 @@ from pathlib import Path
 import av
 import pytest
 
-from geotag.footage import container, files
+from geotag.footage import files
 from geotag.footage.decode import open_video
 from geotag.footage.discover import find_videos
+from geotag.footage.limits import Limits, Meter
 from geotag.types import FootageError, Video, VideoFacts
 from tests.media import cut, drop_moov, patch_box, write_sound, write_video
 
@@ -79,12 +80,12 @@ def test_a_video_with_nothing_but_a_cover_picture_has_no_video(tmp_path: Path) -
     assert refusal(path).code == "no_video_stream"
 
 
-def test_a_picture_larger_than_memory_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(container, "MOST_PIXELS", 20_000)
-    error = refusal(write_video(tmp_path / "clip.mp4", frames=2))
-    assert (error.code, "192 x 128 pixels" in error.message) == ("damaged", True)
+def test_a_picture_larger_than_any_camera_records_is_refused(tmp_path: Path) -> None:
+    video = video_at(write_video(tmp_path / "clip.mp4", frames=2))
+    meter = Meter(size_bytes=video.size_bytes, limits=Limits(most_pixels=20_000))
+    with pytest.raises(FootageError, match="192 x 128 pixels") as caught:
+        open_video(video, meter=meter)
+    assert (caught.value.stage, caught.value.code) == ("open", "too_large")
 
 
 def test_a_folder_is_unreadable_as_a_file(tmp_path: Path) -> None:
