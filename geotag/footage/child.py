@@ -65,6 +65,8 @@ class Child:
                     # Libraries of numpy that are never used would start a thread per core.
                     "OPENBLAS_NUM_THREADS": "1",
                     "OMP_NUM_THREADS": "1",
+                    # Give the frames of a large video back, not keep them for the next one (glibc).
+                    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
                 },
                 start_new_session=True,
             )
@@ -77,6 +79,11 @@ class Child:
         self._poll = select.poll()
         self._poll.register(self._replies, select.POLLIN)
         _widen(self._replies.fileno())
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
 
     def is_alive(self) -> bool:
         """Whether it has not ended by itself."""

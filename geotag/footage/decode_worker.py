@@ -10,6 +10,7 @@ The process ends itself when its input ends, whatever it is doing: it never outl
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     _limit_memory(limits)
     threading.Thread(target=_receive, args=(os.dup(0), requests), daemon=True).start()
     worker = _Worker(replies, limits)
+    gc.freeze()  # the libraries need not be looked through after each file
     worker.send({"kind": "ready"})
     _silence()
     while True:
@@ -143,6 +145,8 @@ class _Worker:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.close()
+            del reader
+            gc.collect()  # frames of a large video in a forgotten cycle are much memory
 
     def _tell_progress(self, decoded_px: int) -> None:
         now_s = time.monotonic()

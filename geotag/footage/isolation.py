@@ -75,6 +75,12 @@ class DecodeProcess:
         """End the child."""
         self.close()
 
+    @property
+    def pid(self) -> int | None:
+        """Number of the child's process; None while there is none."""
+        child = self._child
+        return None if child is None else child.pid
+
     def close(self) -> None:
         """End the child at once, whatever it is doing; whoever waits for it is told."""
         self._is_closed = True
@@ -115,6 +121,7 @@ class DecodeProcess:
         request = {"do": "clip", "window": asdict(window), "sampling": asdict(sampling)}
 
         def read() -> Clip:
+            self._bury()
             if self._child is None:
                 self._ask(reader.request, reader.clock)
             header = self._ask(request, reader.clock)
@@ -191,8 +198,7 @@ class DecodeProcess:
         return header
 
     def _running_child(self) -> Child:
-        if self._child is not None and not self._child.is_alive():
-            self._end_child()
+        self._bury()
         if self._child is None:
             self._served = 0
             self._child = Child("geotag.footage.decode_worker", json.dumps(asdict(self._limits)))
@@ -222,6 +228,11 @@ class DecodeProcess:
             damaged=header["damaged"],
             user_data=tuple(zip(times_s, payloads, strict=True)),
         )
+
+    def _bury(self) -> None:
+        """Let go of a child that has ended by itself."""
+        if self._child is not None and not self._child.is_alive():
+            self._end_child()
 
     def _end_child(self) -> None:
         child, self._child = self._child, None
