@@ -70,6 +70,16 @@ def find_bundle(name_or_path: str | None, *, folder: Path | None = None) -> Path
     raise BundleError(_not_found_text(name_or_path, given, folder))
 
 
+def has_default_bundle(folder: Path | None = None) -> bool:
+    """Whether there is a model to use when none is named."""
+    return _is_folder((folder or bundles_folder()) / DEFAULT)
+
+
+def no_model_text(folder: Path | None = None) -> str:
+    """That no model is installed, and what to do about it."""
+    return _no_model_text(folder or bundles_folder())
+
+
 def _installed(folder: Path) -> list[Path]:
     """The user's bundles, sorted; none where the folder cannot be listed."""
     names: list[str] = []

@@ -132,8 +132,8 @@ def scan(
             "--out",
             "-o",
             metavar="FILE",
-            help="File to write, .geojson, .csv or .geojsonl; - is standard output. Repeatable. "
-            "[default: tags.geojson]",
+            help="File to write: .geojson, .geojsonl, .csv, .parquet or .gpkg; - is standard "
+            "output. Repeatable. [default: tags.geojson]",
         ),
     ] = None,
     bundle: Annotated[
@@ -156,6 +156,39 @@ def scan(
             help="How the frames of a clip are chosen; auto: the cheapest that is good enough.",
         ),
     ] = None,
+    gpx: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gpx",
+            metavar="FILE",
+            help="Track of a receiver of its own (GPX, NMEA, SRT, FIT), matched by time. "
+            "Repeatable.",
+        ),
+    ] = None,
+    tracks: Annotated[
+        str | None,
+        typer.Option("--tracks", metavar="FILE", help="Also write the way of each drive: GeoJSON."),
+    ] = None,
+    sidecars: Annotated[
+        str | None,
+        typer.Option(
+            "--sidecars", metavar="json,xmp", help="Also write such files beside each video."
+        ),
+    ] = None,
+    sidecars_dir: Annotated[
+        str | None,
+        typer.Option("--sidecars-dir", metavar="FOLDER", help="Write them below this instead."),
+    ] = None,
+    proxies: Annotated[
+        bool, typer.Option("--proxies", help="Decode a camera's own small copy where there is one.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Read every file anew; default: only what changed.")
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Print how each file is understood and why; scan nothing."),
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="Settings. [default: ./geotag.toml]"),
@@ -173,13 +206,67 @@ def scan(
         "engine": engine,
         "clips": clips,
         "sampling": sampling,
+        "gpx": tuple(gpx or ()),
+        "tracks": tracks,
+        "sidecars": sidecars or ("json,xmp" if sidecars_dir else None),
+        "sidecars_dir": sidecars_dir,
+        "proxies": proxies or None,
+        "fresh": fresh or None,
         "fail_fast": fail_fast or None,
     }
     if verbose and quiet:
         raise typer.BadParameter("--verbose and --quiet exclude each other.")
     asked: Invocation = ctx.obj
     asked.console = Console("verbose" if verbose else "quiet" if quiet else "normal")
-    asked.work = partial(_scan, folder, flags, config, asked)
+    asked.work = (
+        partial(_explain, folder, asked)
+        if explain
+        else partial(_scan, folder, flags, config, asked)
+    )
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # -33.9,18.4 is no option
+def where(
+    ctx: typer.Context,
+    place: Annotated[
+        list[str], typer.Argument(metavar="LAT,LON", help="Degrees: 48.137,11.575 or -33.9 18.4.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Name the place at a position, offline."""
+    asked: Invocation = ctx.obj
+    asked.work = partial(_where, " ".join(place), json, asked)
+
+
+@app.command()
+def label(
+    ctx: typer.Context,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Footage that carries GPS.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="CSV to write.")] = Path(
+        "manifest.csv"
+    ),
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="LAT,LON,RADIUS_M",
+            help="Leave out all footage from around here: your home, say. Repeatable.",
+        ),
+    ] = None,
+    exclude_file: Annotated[
+        Path | None,
+        typer.Option("--exclude-file", metavar="FILE", help="File with one such zone a line."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which drives go where.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is done.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say errors only.")] = False,
+) -> None:
+    """Turn footage that carries GPS into a training manifest: where each second was recorded."""
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet exclude each other.")
+    asked: Invocation = ctx.obj
+    asked.console = Console("verbose" if verbose else "quiet" if quiet else "normal")
+    asked.work = partial(_label, folder, out, tuple(exclude or ()), exclude_file, seed, asked)
 
 
 @app.command()
@@ -230,22 +317,71 @@ def _scan(
     folder: str, flags: dict[str, object], config_file: Path | None, asked: Invocation
 ) -> int:
     from geotag.config import resolve_scan_config
-    from geotag.runs import find_footage, run_scan
+    from geotag.runs import run_scan
 
-    if not folder:  # as a Path it would be the current folder
-        raise ConfigError(
-            "scanning '': FOLDER is empty; perhaps a variable of the shell is not set. Name a "
-            "folder or a video; the current folder is a dot."
-        )
-    config = resolve_scan_config(flags, file=config_file)
     tally = run_scan(
-        find_footage(Path(folder)),
-        config,
+        _folder(folder, "scanning"),
+        resolve_scan_config(flags, file=config_file),
         console=asked.console,
         open_engine=asked.open_engine,
         command=asked.command,
     )
-    return EXIT_SOME_FAILED if tally.failed else EXIT_OK
+    return EXIT_SOME_FAILED if tally.failed or tally.status["no_model"] else EXIT_OK
+
+
+def _explain(folder: str, asked: Invocation) -> int:
+    from geotag.footage.explain import explain
+    from geotag.runs import find_footage
+
+    asked.console.result(explain(find_footage(_folder(folder, "explaining"))))
+    return EXIT_OK
+
+
+def _where(place: str, as_json: bool, asked: Invocation) -> int:
+    import json
+
+    from geotag.places.gazetteer import read_gazetteer
+    from geotag.places.where import describe_where, parse_lat_lon, where_json
+
+    try:
+        lat_deg, lon_deg = parse_lat_lon(place)
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+    code = read_gazetteer().locate_one(lat_deg, lon_deg)
+    if as_json:
+        asked.console.result(json.dumps(where_json(code), indent=2, ensure_ascii=False))
+    else:
+        asked.console.result(describe_where(code))
+    return EXIT_OK
+
+
+def _label(
+    folder: str,
+    out: Path,
+    exclude: tuple[str, ...],
+    exclude_file: Path | None,
+    seed: int,
+    asked: Invocation,
+) -> int:
+    from geotag.label import run_label
+
+    return run_label(
+        _folder(folder, "labelling"),
+        out,
+        exclude=exclude,
+        exclude_file=exclude_file,
+        seed=seed,
+        console=asked.console,
+    )
+
+
+def _folder(folder: str, doing: str) -> Path:
+    if not folder:  # as a Path it would be the current folder
+        raise ConfigError(
+            f"{doing} '': FOLDER is empty; perhaps a variable of the shell is not set. Name a "
+            "folder or a video; the current folder is a dot."
+        )
+    return Path(folder)
 
 
 def _export(

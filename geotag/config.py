@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SamplingName = Literal["auto", "dense", "exact", "keyframe"]
+Pictures = Literal["always", "without_gps", "never"]
+SidecarKind = Literal["json", "xmp"]
 
 CONFIG_FILE = "geotag.toml"
 SECTION = "scan"
@@ -33,6 +35,23 @@ class ScanConfig:
     clips: int | None = None
     """Clips per video; None is "auto", as many as the answer needs."""
     sampling: SamplingName = "auto"
+    gpx: tuple[str, ...] = ()
+    """Track files (GPX, NMEA, SRT, FIT) of a receiver of its own, matched to videos by time."""
+    tracks: str | None = None
+    """File for the ways of the drives, one line each: GeoJSON."""
+    sidecars: tuple[SidecarKind, ...] = ()
+    """Files to write beside each video."""
+    sidecars_dir: str | None = None
+    """Folder that takes them instead, in a tree like that of the videos."""
+    proxies: bool = False
+    """Decode a camera's own small copy of a video where there is one."""
+    fresh: bool = False
+    """Read every file anew, whatever an earlier scan remembers."""
+    state: str | None = None
+    """Folder for what scans remember; None is that of the first output."""
+    pictures: Pictures = "always"
+    """Which videos are looked at: all, so that measured and seen places can be compared; those
+    without a measured place; none."""
     fail_fast: bool = False
     """Stop at the first video that fails."""
     stop_prob: float = 0.97
@@ -153,6 +172,21 @@ def _parse_out(value: object) -> tuple[str, ...]:
     return names
 
 
+def _parse_files(value: object) -> tuple[str, ...]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(n, str) and n for n in listed):
+        raise ValueError(f"{value!r} is not a file name or a list of file names.")
+    return tuple(listed)
+
+
+def _parse_sidecars(value: object) -> tuple[str, ...]:
+    words = value.split(",") if isinstance(value, str) else value
+    allowed = get_args(SidecarKind)
+    if not isinstance(words, list | tuple) or not words or not set(words) <= set(allowed):
+        raise ValueError(f"{value!r} is not one or more of {', '.join(allowed)}, with commas.")
+    return tuple(kind for kind in allowed if kind in words)
+
+
 def _parse_text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is not a name or a path.")
@@ -200,6 +234,14 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "engine": _choice_of(*get_args(EngineName)),
     "clips": _parse_clips,
     "sampling": _choice_of("auto", *get_args(Policy)),
+    "gpx": _parse_files,
+    "tracks": _parse_text,
+    "sidecars": _parse_sidecars,
+    "sidecars_dir": _parse_text,
+    "proxies": _parse_switch,
+    "fresh": _parse_switch,
+    "state": _parse_text,
+    "pictures": _choice_of(*get_args(Pictures)),
     "fail_fast": _parse_switch,
     "stop_prob": _parse_prob,
     "decode_workers": _parse_count,

@@ -51,9 +51,13 @@ class Tally:
     started_s: float
     """On the clock that the console uses."""
     status: Counter[str] = field(default_factory=Counter)
-    """ok, partial, failed."""
+    """ok, partial, failed, no_model."""
     level: Counter[str] = field(default_factory=Counter)
     """Of the videos that did not fail: city, state, country, continent, none."""
+    source: Counter[str] = field(default_factory=Counter)
+    """Of the same: gps, visual, drive, none."""
+    agreement: Counter[str] = field(default_factory=Counter)
+    """Of those with a measured and a seen place: match, state, country, conflict."""
     clips: int = 0
     footage_s: float = 0.0
     problems: list[Tag] = field(default_factory=list)
@@ -74,10 +78,13 @@ class Tally:
         self.status[tag.status] += 1
         self.clips += tag.clips
         self.footage_s += tag.duration_s or 0.0
-        if tag.status != "failed":
+        if tag.status in ("ok", "partial"):
             self.level[tag.level] += 1
-        if tag.status != "ok":
+            self.source[tag.location_source] += 1
+        if tag.status in ("partial", "failed"):
             self.problems.append(tag)
+        if tag.agreement != "none":
+            self.agreement[tag.agreement] += 1
 
     def counts(self) -> dict[str, int]:
         """The numbers for `run.json`."""
@@ -86,6 +93,10 @@ class Tally:
             "tagged": self.status["ok"],
             "partial": self.status["partial"],
             "failed": self.failed,
+            "no_model": self.status["no_model"],
+            "located_by_gps": self.source["gps"],
+            "located_by_pictures": self.source["visual"],
+            "located_by_drive": self.source["drive"],
             "not_reached": self.total - self.done,
             "clips": self.clips,
         }
@@ -194,7 +205,7 @@ def describe_progress(tally: Tally, now_s: float) -> str:
 
 
 def describe_summary(tally: Tally, now_s: float, *, ran_with: str, written: str) -> str:
-    """Five lines: videos, places, footage, what ran, where the result is."""
+    """Six lines: videos, places, how located, footage, what ran, where the result is."""
     elapsed_s = max(now_s - tally.started_s, 1e-9)
     levels = ("city", "state", "country", "continent", "none")
     named = ", ".join(
@@ -202,11 +213,26 @@ def describe_summary(tally: Tally, now_s: float, *, ran_with: str, written: str)
         for level in levels
         if tally.level[level]
     )
+    no_model = tally.status["no_model"]
+    unseen = f" + {no_model} without GPS or a model" if no_model else ""
+    sources = ", ".join(
+        f"{tally.source[source]} {words}"
+        for source, words in (
+            ("gps", "by GPS"),
+            ("visual", "by their pictures"),
+            ("drive", "by their drive"),
+            ("none", "not placed"),
+        )
+        if tally.source[source]
+    )
+    compared = ", ".join(f"{count} {name}" for name, count in sorted(tally.agreement.items()))
     return "\n".join(
         (
             f"videos   {tally.done} = {tally.status['ok']} tagged + {tally.status['partial']} "
-            f"tagged in part + {tally.failed} failed",
+            f"tagged in part + {tally.failed} failed{unseen}",
             f"places   {tally.level.total()} = {named.replace(', ', ' + ') or '0'}",
+            f"located  {sources or '0'}"
+            + (f"; pictures against GPS: {compared}" if compared else ""),
             f"footage  {describe_time(tally.footage_s)} in {describe_time(elapsed_s)}, "
             f"{tally.footage_s / elapsed_s:.0f} h per hour; {tally.clips} clips",
             f"ran      {ran_with}",

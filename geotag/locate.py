@@ -1,348 +1,381 @@
-"""What the pictures say about a place: the scores of a video's clips become one Tag.
+"""Where each video of a drive was recorded: what was measured, what was seen, what is near.
 
-Shape suffixes: N clips, K classes of one level.
+Order of trust: a fix measured in the file, or by another camera of the same moment; then the
+pictures of the file, or of the moment; then the nearest file of the drive; else none. Measured
+and predicted never share a field of the tag.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from engines.base import BundleError
-from engines.bundle import LEVELS
-from geotag.places.hierarchy import decode, log_softmax, marginals
-from geotag.types import Tag
+from geotag.geo import distance_m
+from geotag.sight import rounded
+from geotag.types import LEVELS, Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from geotag.evidence import Evidence
+    from geotag.places.gazetteer import Gazetteer, Geocode
+    from geotag.sight import Sight
+    from geotag.telemetry.clock import VideoTime
+    from geotag.telemetry.track import Survey
+    from geotag.types import Drive, Level, Video
 
-    from engines.bundle import Bundle, Level, LevelCalibration
-    from geotag.footage.clips import Sampling
-    from geotag.places.hierarchy import Hierarchy
-    from geotag.types import Clip, Failure, FootageError, Policy, Video, VideoFacts
+Agreement = Literal["match", "state", "country", "conflict", "none"]
+Agree = Callable[["Geocode", "Sight"], Agreement] if TYPE_CHECKING else object
 
-EARTH_RADIUS_M = 6_371_008.8
-"""Mean radius of the WGS 84 ellipsoid, (2a + b) / 3 (IUGG)."""
-COVERED_PROB = 0.9
-"""Share of the posterior that `radius_m` holds."""
-CITY_EXTENT_M = 25_000.0
-"""A city is a point to the model and an area on the ground: no radius is smaller than this, the
-"city" threshold of geolocation benchmarks (Hays and Efros, CVPR 2008, and all who follow)."""
-LISTED_CITIES = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Look:
-    """What the model makes of one clip."""
-
-    city_probs: NDArray[np.float64]
-    """Calibrated posterior over the cities.  [K], sums to 1."""
-    scene_probs: NDArray[np.float64]
-    """[K], sums to 1."""
-    policy: Policy
-    fallback: str | None
-    damaged: bool
+DRIVE_REACH_S = 900.0
+"""A file without a place takes that of a file of its drive at most this far away in time: in a
+quarter of an hour a car crosses a city, and seldom a state."""
+DRIVE_REACH_FILES = 5
+"""The same where the files have no time: clips of one to three minutes."""
+QUALITY_ORDER = ("good", "fair", "poor", "single_point")
+_SAME_SPOT_M = 200.0
+"""Start, middle and end this close together are looked up once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Estimate:
-    """Where a video was recorded, as far as its pictures tell."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What looked at the pictures; None where there was no model."""
 
-    probs: dict[Level, NDArray[np.float64]]
-    """Posterior over the places of each level.  [K]."""
-    level: Level | None
-    """The finest level that is confident enough; None where not even the continent is."""
-    places: dict[Level, int]
-    """Class answered at `level` and at each coarser one: one path of the tree."""
-    point_deg: tuple[float, float] | None
-    """(lat_deg, lon_deg) that stands for the answer."""
-    radius_m: float | None
+    engine: str | None = None
+    bundle: str | None = None
+    agree: Agree | None = None
+    """How far a measured place and an answer of this model agree."""
 
-
-def calibration_of(bundle: Bundle) -> dict[Level, LevelCalibration]:
-    """How to read the bundle's probabilities.
-
-    Raises:
-        BundleError: a level has no calibration for the decoding mode that tags use.
-    """
-    levels = bundle.manifest.calibration.get("marginal", {})
-    missing = [level for level in LEVELS if level not in levels]
-    if missing:
-        raise BundleError(
-            f"reading the bundle {bundle.path}: no calibration of the mode 'marginal' for "
-            f"{', '.join(missing)}. Export the bundle again."
-        )
-    return {level: levels[level] for level in LEVELS}
+    @property
+    def has_model(self) -> bool:
+        """Whether pictures could be looked at."""
+        return self.bundle is not None
 
 
-def read_scores(
-    scores: Mapping[str, NDArray[np.float32]],
-    clip: Clip,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """The telemetry that counts for one video, and the places it names."""
+
+    survey: Survey
+    source: Video
+    middle: Geocode
+    start: Geocode
+    end: Geocode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finding:
+    """All that is known of one video from its own moment."""
+
+    evidence: Evidence
+    moment: int
+    measured: _Measured | None
+    sight: Sight | None
+    seen_in: Video | None
+    """Whose pictures `sight` comes from."""
+    time: VideoTime
+
+    @property
+    def has_place(self) -> bool:
+        return self.measured is not None or (self.sight is not None and self.sight.level is not None)
+
+
+def locate_drive(
+    drive: Drive,
+    evidence: Mapping[str, Evidence],
+    times: Mapping[str, VideoTime],
     *,
-    hierarchy: Hierarchy,
-    calibration: Mapping[Level, LevelCalibration],
-) -> Look:
-    """Turn the scores of one clip, [1, K] each, into calibrated probabilities."""
-    temperatures = {level: calibration[level].temperature for level in LEVELS}
-    logits = {level: scores[level] for level in LEVELS}
-    decoded = decode(logits, hierarchy, mode="marginal", temperatures=temperatures)
-    return Look(
-        city_probs=decoded.probs["city"][0],
-        scene_probs=np.exp(log_softmax(scores["scene"][0])),
-        policy=clip.policy,
-        fallback=clip.fallback,
-        damaged=clip.damaged,
-    )
-
-
-def fuse(city_probs_NK: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Join the posteriors of n clips of one video.  [N, K] -> [K], sums to 1; n = 1: unchanged.
-
-    A product of experts (Hinton, Neural Computation 2002) would count every clip as new evidence,
-    yet the clips of one drive share street, light and windscreen. The product is therefore
-    tempered to the power n**-0.5: n correlated clips weigh as much as sqrt(n) independent ones,
-    the effective sample size.
-    """
-    count = city_probs_NK.shape[0]
-    with np.errstate(divide="ignore"):
-        joined = np.log(city_probs_NK).sum(axis=0) * count**-0.5
-    if not np.isfinite(joined.max()):  # each city is impossible to some clip: no product
-        return np.asarray(city_probs_NK.mean(axis=0))
-    return np.exp(log_softmax(joined))
-
-
-def is_settled(looks: Sequence[Look], stop_prob: float) -> bool:
-    """At least two clips name the city that all of them together name with stop_prob or more."""
-    if len(looks) < 2:
-        return False
-    stacked = np.stack([look.city_probs for look in looks])
-    fused = fuse(stacked)
-    agreeing = int((stacked.argmax(axis=1) == fused.argmax()).sum())
-    return agreeing >= 2 and float(fused.max()) >= stop_prob
-
-
-def estimate(
-    looks: Sequence[Look], hierarchy: Hierarchy, calibration: Mapping[Level, LevelCalibration]
-) -> Estimate:
-    """Answer at the finest level whose most probable place reaches its threshold."""
-    fused = fuse(np.stack([look.city_probs for look in looks]))
-    probs = {level: row[0] for level, row in marginals(fused[np.newaxis], hierarchy).items()}
-    level = next(
-        (name for name in LEVELS if probs[name].max() >= calibration[name].threshold_prob), None
-    )
-    if level is None:
-        return Estimate(probs=probs, level=None, places={}, point_deg=None, radius_m=None)
-    place = int(probs[level].argmax())
-    point_deg = _reference_point(fused, level, place, hierarchy)
-    return Estimate(
-        probs=probs,
-        level=level,
-        places=_path_upwards(level, place, hierarchy),
-        point_deg=point_deg,
-        radius_m=_covering_radius_m(fused, point_deg, hierarchy),
-    )
-
-
-def make_tag(
-    video: Video,
-    facts: VideoFacts,
-    looks: Sequence[Look],
-    *,
-    hierarchy: Hierarchy,
-    bundle: Bundle,
-    engine: str,
-    sampling: Sampling,
-    errors: Sequence[FootageError] = (),
-) -> Tag:
-    """Build the tag of a video from at least one look at it.
+    gazetteer: Gazetteer,
+    ran: Ran,
+) -> list[Tag]:
+    """Tag the videos of one drive.
 
     Args:
-        video: the file.
-        facts: what its container says.
-        looks: one per clip that was read, in the order of the plan.
-        hierarchy: the class tree of the bundle.
-        bundle: the model folder.
-        engine: name of the engine that ran it.
-        sampling: what was asked of each clip.
-        errors: clips that could not be read.
+        drive: the files, moment by moment.
+        evidence: what is known, by name of the video; those missing get no tag.
+        times: when each began, by name.
+        gazetteer: names places.
+        ran: the model that looked.
+
+    Returns:
+        One tag for each video with evidence, in the order of the drive.
     """
-    found = estimate(looks, hierarchy, calibration_of(bundle))
-    names = {level: hierarchy.places[level][k] for level, k in found.places.items()}
-    city, state = names.get("city"), names.get("state")
-    country, continent = names.get("country"), names.get("continent")
-    cities = _top_cities(found.probs["city"], hierarchy)
-    scene_probs_K = np.mean([look.scene_probs for look in looks], axis=0)
-    lat_deg, lon_deg = found.point_deg or (None, None)
-    problem = _describe_problems(looks, errors)
-    return Tag(
-        id=video.video_id,
-        path=video.name,
-        duration_s=_rounded(facts.duration_s, 3),
-        status="partial" if problem else "ok",
-        error=problem,
-        location_source="visual" if found.level else "none",
-        continent=continent.name if continent else None,
-        continent_code=(continent.code or None) if continent else None,
-        country=country.name if country else None,
-        country_code=(country.code or None) if country else None,
-        state=state.name if state else None,
-        state_code=(state.code or None) if state else None,
-        city=city.name if city else None,
-        city_geonameid=city.geonameid if city else None,
-        confidence_continent=_confidence(found, "continent"),
-        confidence_country=_confidence(found, "country"),
-        confidence_state=_confidence(found, "state"),
-        confidence_city=_confidence(found, "city"),
-        level=found.level or "none",
-        city_1=cities[0][0],
-        city_1_p=cities[0][1],
-        city_2=cities[1][0],
-        city_2_p=cities[1][1],
-        city_3=cities[2][0],
-        city_3_p=cities[2][1],
-        city_4=cities[3][0],
-        city_4_p=cities[3][1],
-        city_5=cities[4][0],
-        city_5_p=cities[4][1],
-        scene=bundle.manifest.scenes[int(scene_probs_K.argmax())],
-        scene_p=_rounded(float(scene_probs_K.max()), 4),
-        visual_lat=_rounded(lat_deg, 6),
-        visual_lon=_rounded(lon_deg, 6),
-        radius_m=_rounded(found.radius_m, 0),
-        clips=len(looks),
-        engine=engine,
-        bundle=bundle.label,
-        sampling=describe_sampling(sampling, looks, facts.duration_s),
-    )
+    findings = _find(drive, evidence, times, gazetteer)
+    return [_tag(finding, drive, findings, ran) for finding in findings]
 
 
-def failed_tag(failure: Failure) -> Tag:
-    """The tag of a video that has none: everything is null but what it is and why."""
-    return Tag(
-        id=failure.video.video_id,
-        path=failure.video.name,
-        status="failed",
-        error=f"{failure.code}: {failure.message}",
-    )
+def place_of_fix(survey: Survey) -> bool:
+    """Whether a survey holds a position that may be used."""
+    return survey.quality is not None and survey.median_deg is not None
 
 
-def describe_sampling(sampling: Sampling, looks: Sequence[Look], duration_s: float | None) -> str:
-    """The policy and span asked for, and whatever became of them, on one line."""
-    parts = [f"{sampling.policy} {sampling.span_s:g} s"]
-    if duration_s is not None and duration_s < sampling.span_s:
-        parts.append(f"cut to {duration_s:.1f} s: the whole video")
-    fallbacks = [(look.policy, look.fallback) for look in looks if look.fallback]
-    parts += [
-        f"{fallbacks.count((policy, why))} of {len(looks)} clips {policy}: {why}"
-        for policy, why in dict.fromkeys(fallbacks)
+def best_survey(usable: Sequence[Evidence]) -> Evidence:
+    """The one whose telemetry is best; of equals the first."""
+    return min(usable, key=lambda entry: _rank(entry.survey))
+
+
+def _find(
+    drive: Drive,
+    evidence: Mapping[str, Evidence],
+    times: Mapping[str, VideoTime],
+    gazetteer: Gazetteer,
+) -> list[_Finding]:
+    known = [
+        [evidence[video.name] for video in moment.videos if video.name in evidence]
+        for moment in drive.moments
     ]
-    return "; ".join(parts)
+    surveyed = {
+        entry.video.name: entry
+        for entries in known
+        for entry in entries
+        if place_of_fix(entry.survey)
+    }
+    codes = _geocode({name: entry.survey for name, entry in surveyed.items()}, gazetteer)
+    findings = []
+    for number, entries in enumerate(known):
+        looked = next((entry for entry in entries if entry.viewing.sight is not None), None)
+        for entry in entries:
+            usable = [one for one in (entry, *entries) if place_of_fix(one.survey)]
+            source = best_survey(usable) if usable else None
+            own = entry if entry.viewing.sight is not None else looked
+            findings.append(
+                _Finding(
+                    evidence=entry,
+                    moment=number,
+                    measured=None if source is None else codes[source.video.name](source),
+                    sight=own.viewing.sight if own else None,
+                    seen_in=own.video if own else None,
+                    time=times[entry.video.name],
+                )
+            )
+    return findings
 
 
-def distances_m(
-    point_deg: tuple[float, float], lats_deg: NDArray[np.float64], lons_deg: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Great-circle distance from one point to each of the others.  [K], [K] -> [K], metres.
-
-    Source: haversine, Sinnott, Sky & Telescope 68(2), 1984; on a sphere of EARTH_RADIUS_M.
-    """
-    lat, lon = np.radians(point_deg)
-    lats, lons = np.radians(lats_deg), np.radians(lons_deg)
-    half = (
-        np.sin((lats - lat) / 2) ** 2 + np.cos(lat) * np.cos(lats) * np.sin((lons - lon) / 2) ** 2
-    )
-    return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))))
+def _rank(survey: Survey) -> int:
+    return QUALITY_ORDER.index(survey.quality) if survey.quality else len(QUALITY_ORDER)
 
 
-def mean_point_deg(
-    lats_deg: NDArray[np.float64], lons_deg: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Weighted mean of points on a sphere, (lat_deg, lon_deg); right across the date line.
+def _geocode(
+    surveys: Mapping[str, Survey], gazetteer: Gazetteer
+) -> dict[str, Callable[[Evidence], _Measured]]:
+    """Name the places of all surveys of a drive in one look-up."""
+    points: list[tuple[float, float]] = []
+    rows: dict[str, tuple[int, int, int]] = {}
+    for name, survey in surveys.items():
+        if survey.median_deg is None:
+            continue
+        middle, row = survey.median_deg, len(points)
+        points.append(middle)
+        ends = []
+        for end in (survey.start_deg or middle, survey.end_deg or middle):
+            if distance_m(end, middle) <= _SAME_SPOT_M:
+                ends.append(row)
+                continue
+            ends.append(len(points))
+            points.append(end)
+        rows[name] = (row, ends[0], ends[1])
+    if not points:
+        return {}
+    lats_deg, lons_deg = zip(*points, strict=True)
+    codes = gazetteer.locate(lats_deg, lons_deg)
 
-    The mean of the unit vectors, put back on the sphere; where they cancel out, which leaves no
-    mean direction, the heaviest point.
-    """
-    lats, lons = np.radians(lats_deg), np.radians(lons_deg)
-    units = np.stack([np.cos(lats) * np.cos(lons), np.cos(lats) * np.sin(lons), np.sin(lats)])
-    x, y, z = (units * weights).sum(axis=1) / max(float(weights.sum()), 1e-300)
-    if np.hypot(np.hypot(x, y), z) < 1e-6:
-        heaviest = int(weights.argmax())
-        return float(lats_deg[heaviest]), float(lons_deg[heaviest])
-    return float(np.degrees(np.arctan2(z, np.hypot(x, y)))), float(np.degrees(np.arctan2(y, x)))
-
-
-def _path_upwards(level: Level, place: int, hierarchy: Hierarchy) -> dict[Level, int]:
-    path = {level: place}
-    for fine, coarse in itertools.pairwise(LEVELS):
-        if fine in path:
-            path[coarse] = int(hierarchy.parents[fine][path[fine]])
-    return path
-
-
-def _reference_point(
-    city_probs_K: NDArray[np.float64], level: Level, place: int, hierarchy: Hierarchy
-) -> tuple[float, float]:
-    """A city's own point; for a wider place the mean of its cities, each by its probability."""
-    lats_deg, lons_deg = _city_points(hierarchy)
-    inside = hierarchy.ancestors[level] == place
-    if inside.sum() == 1:
-        city = int(inside.argmax())
-        return float(lats_deg[city]), float(lons_deg[city])
-    return mean_point_deg(lats_deg[inside], lons_deg[inside], city_probs_K[inside])
-
-
-def _covering_radius_m(
-    city_probs_K: NDArray[np.float64], point_deg: tuple[float, float], hierarchy: Hierarchy
-) -> float:
-    """The smallest radius that holds COVERED_PROB of the posterior; at least CITY_EXTENT_M."""
-    away_m = distances_m(point_deg, *_city_points(hierarchy))
-    order = np.argsort(away_m, kind="stable")
-    held = np.cumsum(city_probs_K[order])
-    enough = min(int(np.searchsorted(held, COVERED_PROB - 1e-12)), held.size - 1)
-    return max(float(away_m[order[enough]]), CITY_EXTENT_M)
-
-
-def _city_points(hierarchy: Hierarchy) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    cities = hierarchy.places["city"]
-    lats_deg = np.array([city.lat_deg for city in cities], dtype=np.float64)
-    return lats_deg, np.array([city.lon_deg for city in cities], dtype=np.float64)
-
-
-def _confidence(found: Estimate, level: Level) -> float | None:
-    """Probability of the place that the tag names at a level, else of the most probable one."""
-    probs_K = found.probs[level]
-    return _rounded(float(probs_K[found.places.get(level, int(probs_K.argmax()))]), 4)
-
-
-def _top_cities(
-    city_probs_K: NDArray[np.float64], hierarchy: Hierarchy
-) -> list[tuple[str | None, float | None]]:
-    """The LISTED_CITIES most probable cities; blanks where the model knows fewer."""
-    order = np.argsort(-city_probs_K, kind="stable")[:LISTED_CITIES]
-    listed: list[tuple[str | None, float | None]] = [
-        (hierarchy.places["city"][k].name, _rounded(float(city_probs_K[k]), 4)) for k in order
-    ]
-    return listed + [(None, None)] * (LISTED_CITIES - len(listed))
-
-
-def _describe_problems(looks: Sequence[Look], errors: Sequence[FootageError]) -> str | None:
-    """What of the video could not be used, as `code: message`; None where all could."""
-    total = len(looks) + len(errors)
-    parts = []
-    if errors:
-        parts.append(
-            f"{errors[0].code}: {len(errors)} of {total} clips unreadable: {errors[0].message}"
+    def measured(name: str) -> Callable[[Evidence], _Measured]:
+        middle, start, end = (codes[row] for row in rows[name])
+        return lambda source: _Measured(
+            survey=source.survey, source=source.video, middle=middle, start=start, end=end
         )
-    if damaged := sum(look.damaged for look in looks):
-        parts.append(f"damaged: {damaged} of {total} clips lack frames that cannot be decoded")
-    return "; ".join(parts) or None
+
+    return {name: measured(name) for name in rows}
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    """Round, so that noise in the last bits of a sum never reaches the output; never -0.0."""
-    return None if value is None else round(value, digits) + 0.0
+def _nearest(finding: _Finding, findings: Sequence[_Finding]) -> _Finding | None:
+    """The nearest file of the drive that has a place of its own; measured before seen."""
+    near = [
+        (other.measured is None, away, other.moment, other)
+        for other in findings
+        if other.has_place
+        and other.moment != finding.moment
+        and (away := _away(finding, other)) is not None
+    ]
+    return min(near, key=lambda entry: entry[:3])[3] if near else None
+
+
+def _away(finding: _Finding, other: _Finding) -> float | None:
+    """How far two files are apart, as a share of what may be bridged; None if too far."""
+    a_s, b_s = finding.time.start_s, other.time.start_s
+    if a_s is not None and b_s is not None:
+        share = abs(a_s - b_s) / DRIVE_REACH_S
+    else:
+        share = abs(finding.moment - other.moment) / DRIVE_REACH_FILES
+    return share if share <= 1 else None
+
+
+def _tag(finding: _Finding, drive: Drive, findings: Sequence[_Finding], ran: Ran) -> Tag:
+    entry, measured = finding.evidence, finding.measured
+    is_seen = finding.sight is not None and finding.sight.level is not None
+    near = None if measured or is_seen else _nearest(finding, findings)
+    fields: dict[str, object] = {}
+    if measured is not None:
+        fields |= {"location_source": "gps"} | _answer_measured(measured.middle)
+        fields["location_from"] = _other(measured.source, entry.video)
+    elif is_seen and finding.sight is not None:
+        fields |= {"location_source": "visual"} | _answer_seen(finding.sight)
+        fields["location_from"] = _other(finding.seen_in, entry.video)
+    elif near is not None:
+        fields |= _answer_near(near)
+    if measured is not None:
+        fields |= _measured_fields(measured)
+    elif entry.survey.rejected:
+        fields |= {"gps_points": 0, "gps_source": entry.survey.source}
+        fields["gps_rejected"] = _counts(entry.survey.rejected)
+    if finding.sight is not None:
+        fields |= _seen_fields(finding.sight, ran)
+    if measured is not None and finding.sight is not None:
+        fields |= _agreement(measured, finding.sight, ran)
+    fields |= _outcome(finding, ran, has_place=bool(measured or is_seen or near))
+    return Tag(**_file_fields(finding, drive), **fields)  # type: ignore[arg-type]
+
+
+def _file_fields(finding: _Finding, drive: Drive) -> dict[str, object]:
+    """What the file is, and when it was recorded."""
+    video, facts = finding.evidence.video, finding.evidence.viewing.facts
+    origin, time = video.origin, finding.time
+    return {
+        "id": video.video_id,
+        "path": video.name,
+        "vendor": origin.vendor or finding.evidence.survey.vendor,
+        "channel": origin.channel,
+        "mode": origin.mode,
+        "drive_id": drive.drive_id,
+        "start_utc": time.start_utc,
+        "start_local": time.start_local,
+        "time_zone": time.time_zone,
+        "time_source": time.time_source,
+        "duration_s": rounded(facts.duration_s, 3) if facts else None,
+    }
+
+
+def _outcome(finding: _Finding, ran: Ran, *, has_place: bool) -> dict[str, object]:
+    """Status and error: what could not be read, and whether there is an answer all the same."""
+    viewing = finding.evidence.viewing
+    own_fix = place_of_fix(finding.evidence.survey)
+    if viewing.fault is not None:
+        return {"status": "partial" if own_fix else "failed", "error": str(viewing.fault)}
+    if viewing.sight is not None and viewing.sight.problem:
+        return {"status": "partial", "error": viewing.sight.problem}
+    if not ran.has_model and not has_place:
+        return {
+            "status": "no_model",
+            "error": "no_model: the file carries no position, and no model is installed to look "
+            "at its pictures with",
+        }
+    return {"status": "ok"}
+
+
+def _answer_measured(code: Geocode) -> dict[str, object]:
+    level = next((name for name in LEVELS if getattr(code, name)), "none")
+    return {
+        "continent": code.continent,
+        "continent_code": code.continent_code,
+        "country": code.country,
+        "country_code": code.country_code,
+        "state": code.state,
+        "state_code": code.state_code,
+        "city": code.city,
+        "city_geonameid": code.city_geonameid,
+        "level": level,
+    }
+
+
+def _answer_seen(sight: Sight) -> dict[str, object]:
+    fields: dict[str, object] = {"level": sight.level or "none"}
+    for place in sight.places:
+        fields[place.level] = place.name
+        if place.level == "city":
+            fields["city_geonameid"] = place.geonameid
+        else:
+            fields[f"{place.level}_code"] = place.code
+    return fields
+
+
+def _answer_near(near: _Finding) -> dict[str, object]:
+    """The place of another file; its point goes into fields of its own."""
+    fields: dict[str, object] = {"location_source": "drive"}
+    if near.measured is not None:
+        point, source = near.measured.survey.median_deg, near.measured.source
+        fields |= _answer_measured(near.measured.middle)
+    elif near.sight is not None and near.seen_in is not None:
+        point, source = near.sight.point_deg, near.seen_in
+        fields |= _answer_seen(near.sight)
+    else:
+        raise ValueError(f"{near.evidence.video.name} has no place to share")
+    lat_deg, lon_deg = point or (None, None)
+    return fields | {
+        "location_from": source.name,
+        "drive_lat": rounded(lat_deg, 6),
+        "drive_lon": rounded(lon_deg, 6),
+    }
+
+
+def _measured_fields(measured: _Measured) -> dict[str, object]:
+    survey = measured.survey
+    middle = survey.median_deg or (math.nan, math.nan)
+    start, end = survey.start_deg or middle, survey.end_deg or middle
+    return {
+        "gps_lat": rounded(middle[0], 6),
+        "gps_lon": rounded(middle[1], 6),
+        "gps_points": survey.points,
+        "gps_quality": survey.quality,
+        "gps_rejected": _counts(survey.rejected),
+        "gps_source": survey.source,
+        "gps_start_lat": rounded(start[0], 6),
+        "gps_start_lon": rounded(start[1], 6),
+        "gps_start_city": measured.start.city,
+        "gps_start_country_code": measured.start.country_code,
+        "gps_end_lat": rounded(end[0], 6),
+        "gps_end_lon": rounded(end[1], 6),
+        "gps_end_city": measured.end.city,
+        "gps_end_country_code": measured.end.country_code,
+        "gps_disputed": measured.middle.disputed,
+    }
+
+
+def _seen_fields(sight: Sight, ran: Ran) -> dict[str, object]:
+    names = {place.level: place.name for place in sight.places}
+    fields: dict[str, object] = {
+        f"confidence_{level}": prob
+        for level, prob in zip(LEVELS, sight.confidences, strict=True)
+    }
+    for rank, (name, prob) in enumerate(sight.cities, start=1):
+        fields |= {f"city_{rank}": name, f"city_{rank}_p": prob}
+    return fields | {
+        **{f"visual_{level}": names.get(level) for level in LEVELS},
+        "visual_lat": sight.lat_deg,
+        "visual_lon": sight.lon_deg,
+        "radius_m": sight.radius_m,
+        "scene": sight.scene,
+        "scene_p": sight.scene_prob,
+        "clips": sight.clips,
+        "engine": ran.engine,
+        "bundle": ran.bundle,
+        "sampling": sight.sampling,
+    }
+
+
+def _agreement(measured: _Measured, sight: Sight, ran: Ran) -> dict[str, object]:
+    if sight.level is None or sight.point_deg is None or measured.survey.median_deg is None:
+        return {}
+    away_m = distance_m(measured.survey.median_deg, sight.point_deg)
+    return {
+        "agreement": ran.agree(measured.middle, sight) if ran.agree else "none",
+        "agreement_km": rounded(away_m / 1000, 1),
+    }
+
+
+def _counts(rejected: Sequence[tuple[str, int]]) -> str | None:
+    return ", ".join(f"{reason} {count}" for reason, count in rejected) or None
+
+
+def _other(source: Video | None, own: Video) -> str | None:
+    return source.name if source is not None and source.name != own.name else None

@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING
 
 from engines.base import Engine, EngineChoice
 from engines.bundle import read_bundle
-from geotag.bundles import find_bundle
+from geotag.bundles import find_bundle, has_default_bundle, no_model_text
 from geotag.console import Tally, describe_summary, printable
 from geotag.errors import NoVideosError, OutputError
-from geotag.footage.discover import find_videos
+from geotag.footage.discover import discover
+from geotag.footage.drives import narrow
 from geotag.interrupts import Interrupts
+from geotag.ledger import Ledger, ledger_path
+from geotag.locks import OutputLock
+from geotag.memory import Memory
+from geotag.model import Model
+from geotag.places.gazetteer import read_gazetteer
 from geotag.places.hierarchy import read_hierarchy
 from geotag.sampling import choose_sampling
-from geotag.scan import scan
+from geotag.scan import Scan
+from geotag.side_files import SideFiles, check_extras
+from geotag.station import check_track_files, station_maker, telemetry_settings
 from geotag.writers import Outputs
 from geotag.writers.run import (
     RUN_FILE,
@@ -29,13 +37,13 @@ from geotag.writers.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
     from engines.bundle import Bundle
     from geotag.config import ScanConfig
     from geotag.console import Console
-    from geotag.sampling import SamplingChoice
-    from geotag.types import Tag, Video
+    from geotag.gathering import MakeStation
+    from geotag.types import Discovery, Tag
 
 OpenEngine = Callable[..., tuple[Engine, EngineChoice]]
 """`engines.choose.open_engine`, or what a test puts in its place."""
@@ -46,23 +54,29 @@ class _Plan:
     """What is settled before the first video is opened."""
 
     config: ScanConfig
-    bundle: Bundle
-    sampling: SamplingChoice
-    choice: EngineChoice
+    discovery: Discovery
+    model: Model | None
+    engine: str
+    """The choice of the engine, for a person."""
+    sampling: str
     command: Sequence[str]
     started_utc: str
 
 
-def find_footage(folder: Path) -> list[Video]:
+def find_footage(folder: Path, *, ledger: Ledger | None = None) -> Discovery:
     """The videos of a folder, or the one video that the path is.
 
     Raises:
         ConfigError: there is nothing at the path.
         NoVideosError: there is something, but no video.
     """
-    videos = find_videos(folder)
-    if videos:
-        return videos
+    discovery = discover(
+        folder,
+        recall=ledger.recall if ledger else None,
+        remember=ledger.remember if ledger else None,
+    )
+    if discovery.videos:
+        return discovery
     raise NoVideosError(
         f"scanning {printable(str(folder))}: no videos. Looked in it and in every folder below, "
         "names with a leading dot left out, for files that are videos by their content or by "
@@ -71,120 +85,239 @@ def find_footage(folder: Path) -> list[Video]:
 
 
 def run_scan(
-    videos: Sequence[Video],
+    folder: Path,
     config: ScanConfig,
     *,
     console: Console,
     open_engine: OpenEngine,
     command: Sequence[str] = (),
     watch: Callable[[Tag], None] | None = None,
+    only: Callable[[str], bool] | None = None,
+    make_station: MakeStation | None = None,
 ) -> Tally:
-    """Scan videos into the files of the configuration.
+    """Scan a folder into the files of the configuration.
 
     All that can be checked at once is checked first: outputs, bundle, engine. Whatever stops the
     scan later, Ctrl-C, a full disk, a bug, the videos finished by then are written.
 
     Args:
-        videos: what to scan.
+        folder: what to scan; a single video is taken as well.
         config: the resolved settings.
         console: whom to tell.
         open_engine: how to open the engine.
         command: the command line, for `run.json`.
         watch: is shown each tag as it comes.
+        only: which names to scan; None: all.
+        make_station: what worker threads read with; None is the real thing.
 
     Raises:
-        ConfigError, OutputError, EngineError: as their names say.
+        ConfigError, NoVideosError, OutputError, EngineError: as their names say.
         KeyboardInterrupt: the scan was interrupted; what was finished is written.
     """
     with Interrupts() as interrupts, ExitStack() as stack:
-        outputs = Outputs(config.out)
+        started_utc = _now_utc()
+        ledger = _existing_ledger(config, console, stack)
+        discovery = find_footage(folder, ledger=ledger)
+        if only is not None:
+            discovery = narrow(discovery, only)
+        tracks = check_track_files(config.gpx)
+        _lock(config, console, stack)
+        outputs = Outputs(config.out, with_tracks=bool(config.tracks))
         stack.callback(outputs.close, keep=False)
-        bundle = read_bundle(find_bundle(config.bundle))
-        hierarchy = read_hierarchy(bundle.file("places.csv"))
-        sampling = choose_sampling(bundle, config.sampling)
-        engine, choice = open_engine(bundle, engine=config.engine, threads=config.engine_threads)
-        stack.callback(engine.close)
+        check_extras(config, folder)
+        ledger = ledger or _new_ledger(config, console, stack)
+        model, engine_text = _open_model(config, open_engine, console, stack)
         plan = _Plan(
             config=config,
-            bundle=bundle,
-            sampling=sampling,
-            choice=choice,
+            discovery=discovery,
+            model=model,
+            engine=engine_text,
+            sampling=_describe_sampling(model),
             command=tuple(command),
-            started_utc=_now_utc(),
+            started_utc=started_utc,
         )
-        _announce(plan, len(videos), console)
-        tags = scan(
-            videos,
-            bundle=bundle,
-            hierarchy=hierarchy,
-            engine=engine,
-            choice=choice,
+        _announce(plan, console)
+        scanning = Scan(
+            discovery,
+            model=model,
+            gazetteer=read_gazetteer(),
             config=config,
+            make_station=make_station or station_maker(config, tracks),
+            memory=_memory(ledger, model, config),
         )
-        tally = Tally(total=len(videos), started_s=console.clock())
-        _write_all(tags, outputs, tally, plan, console, interrupts, watch)
-    _account(tally, plan, console)
+        tally = Tally(total=len(discovery.videos), started_s=console.clock())
+        writing = _Writing(
+            outputs, SideFiles(config, folder, discovery, console), tally, watch, console
+        )
+        _write_all(scanning, writing, plan, interrupts)
+    _account(tally, plan, scanning, console)
     return tally
 
 
-def _announce(plan: _Plan, count: int, console: Console) -> None:
-    if plan.bundle.manifest.domain == "rendered":
+def _existing_ledger(config: ScanConfig, console: Console, stack: ExitStack) -> Ledger | None:
+    """The ledger of an earlier scan: it saves reading files that have not changed."""
+    path = ledger_path(config.out, Path(config.state) if config.state else None)
+    if path is None or not path.exists():
+        return None
+    return _open_ledger(path, console, stack)
+
+
+def _new_ledger(config: ScanConfig, console: Console, stack: ExitStack) -> Ledger | None:
+    path = ledger_path(config.out, Path(config.state) if config.state else None)
+    return None if path is None else _open_ledger(path, console, stack)
+
+
+def _open_ledger(path: Path, console: Console, stack: ExitStack) -> Ledger:
+    ledger = stack.enter_context(Ledger(path))
+    if ledger.warning:
+        console.warn(ledger.warning)
+    return ledger
+
+
+def _lock(config: ScanConfig, console: Console, stack: ExitStack) -> None:
+    outs = [*config.out, *([config.tracks] if config.tracks else [])]
+    lock = stack.enter_context(OutputLock(outs))
+    for warning in lock.warnings:
+        console.warn(warning)
+
+
+def _memory(ledger: Ledger | None, model: Model | None, config: ScanConfig) -> Memory | None:
+    if ledger is None:
+        return None
+    return Memory(
+        ledger,
+        telemetry=telemetry_settings(config.gpx),
+        pictures=model.settings if model else (),
+        proxies=config.proxies,
+        recalls=not config.fresh,
+    )
+
+
+def _open_model(
+    config: ScanConfig, open_engine: OpenEngine, console: Console, stack: ExitStack
+) -> tuple[Model | None, str]:
+    """The model of a scan, or None where pictures are not wanted or there is nothing to see with.
+
+    A bundle that was named is never done without.
+    """
+    if config.pictures == "never":
+        return None, "none: pictures are not looked at"
+    if config.bundle is None and not has_default_bundle():
+        console.warn(f"{no_model_text()}\n  Until then, files are tagged by the GPS they carry.")
+        return None, "none: no model is installed"
+    bundle = read_bundle(find_bundle(config.bundle))
+    _warn_of_domain(bundle, console)
+    hierarchy = read_hierarchy(bundle.file("places.csv"))
+    choose_sampling(bundle, config.sampling)  # a wrong one is told before the engine compiles
+    engine, choice = open_engine(bundle, engine=config.engine, threads=config.engine_threads)
+    stack.callback(engine.close)
+    return Model(bundle, hierarchy, engine, choice, config), str(choice)
+
+
+def _warn_of_domain(bundle: Bundle, console: Console) -> None:
+    if bundle.manifest.domain == "rendered":
         console.warn(
-            f"the bundle {plan.bundle.label} knows only the rendered world of `geotag demo`; "
+            f"the bundle {bundle.label} knows only the rendered world of `geotag demo`; "
             "its answers for real footage mean nothing."
         )
-    console.say(f"{count} video{'s' * (count != 1)}; bundle {plan.bundle.label}")
-    console.say(f"engine {plan.choice}")
-    console.say(f"sampling {plan.sampling}")
 
 
-def _write_all(
-    tags: Generator[Tag, None, None],
-    outputs: Outputs,
-    tally: Tally,
-    plan: _Plan,
-    console: Console,
-    interrupts: Interrupts,
-    watch: Callable[[Tag], None] | None,
-) -> None:
+def _describe_sampling(model: Model | None) -> str:
+    return "none" if model is None else str(model.choice)
+
+
+def _announce(plan: _Plan, console: Console) -> None:
+    count, drives = len(plan.discovery.videos), len(plan.discovery.drives)
+    bundle = plan.model.bundle.label if plan.model else "none"
+    skipped = len(plan.discovery.skipped)
+    left_out = f", {skipped} left out (--explain says why)" if skipped else ""
+    console.say(
+        f"{count} video{'s' * (count != 1)} in {drives} drive{'s' * (drives != 1)}{left_out}; "
+        f"bundle {bundle}"
+    )
+    if plan.model is not None:
+        console.say(f"engine {plan.engine}")
+        console.say(f"sampling {plan.sampling}")
+
+
+class _Writing:
+    """Where the tags of a scan go, one by one."""
+
+    def __init__(
+        self,
+        outputs: Outputs,
+        side: SideFiles,
+        tally: Tally,
+        watch: Callable[[Tag], None] | None,
+        console: Console,
+    ) -> None:
+        self.outputs = outputs
+        self.side = side
+        self.tally = tally
+        self.console = console
+        self._watch = watch
+
+    def add(self, tag: Tag) -> None:
+        """Write a tag everywhere, and count it."""
+        self.outputs.add(tag)
+        self.tally.add(tag)
+        self.side.add(tag)
+        if self._watch is not None:
+            self._watch(tag)
+
+
+def _write_all(scanning: Scan, writing: _Writing, plan: _Plan, interrupts: Interrupts) -> None:
     """Write tags as they come; on any stop, end the files with those that came."""
+    tally, console = writing.tally, writing.console
     outcome = "finished"
+    scanning.on_drive = writing.side.add_drive
     try:
         console.progress(tally)
-        with closing(tags):
+        with closing(scanning.tags()) as tags:
             for tag in tags:
                 with interrupts.held():  # written and counted, or neither
-                    outputs.add(tag)
-                    tally.add(tag)
-                    if watch is not None:
-                        watch(tag)
+                    writing.add(tag)
                 console.progress(tally)
         if tally.done < tally.total:
             outcome = "stopped at the first failed video (--fail-fast)"
     except KeyboardInterrupt as exc:
         outcome = "interrupted"
-        raise KeyboardInterrupt(_how_far(outcome, tally, outputs)) from exc
+        with interrupts.held(forget=True):
+            for tag in scanning.unfinished():
+                writing.add(tag)
+        raise KeyboardInterrupt(_how_far(outcome, tally, writing.outputs)) from exc
     except BaseException as exc:
         outcome = f"stopped: {exc!r}"
         raise
     finally:
         with interrupts.held(forget=True):
             console.clear()
-            outputs.close(keep=tally.done > 0)
-            _record_run(tally, outputs, plan, outcome, console)
+            writing.outputs.close(keep=tally.done > 0, tracks=writing.side.tracks)
+            writing.side.close(keep=tally.done > 0)
+            _record_run(tally, writing.outputs, plan, outcome, console)
         if tally.done < tally.total and outcome != "interrupted":
-            console.warn(_how_far(outcome, tally, outputs))
+            console.warn(_how_far(outcome, tally, writing.outputs))
 
 
-def _account(tally: Tally, plan: _Plan, console: Console) -> None:
+def _account(tally: Tally, plan: _Plan, scanning: Scan, console: Console) -> None:
     """Tell what became of every video."""
     console.problems(tally)
+    if scanning.needs_exiftool:
+        console.warn(
+            f"ExifTool is not installed: {scanning.needs_exiftool} videos were searched for GPS "
+            "only where geotag can do without it. `geotag doctor` says how to install it."
+        )
+    model = plan.model
+    ran_with = (
+        f"{model.engine_name}; {model.bundle.label}; {model.choice.policy} {model.choice.span_s:g} s"
+        if model
+        else f"without a model ({plan.engine.removeprefix('none: ')})"
+    )
     console.say(
         describe_summary(
             tally,
             console.clock(),
-            ran_with=f"{plan.choice.name}; {plan.bundle.label}; "
-            f"{plan.sampling.policy} {plan.sampling.span_s:g} s",
+            ran_with=ran_with,
             written=", ".join(map(printable, plan.config.out)),
         )
     )
@@ -225,9 +358,9 @@ def _run_facts(tally: Tally, plan: _Plan, outcome: str) -> RunFacts:
         finished_utc=_now_utc(),
         command=tuple(plan.command),
         config=asdict(plan.config),
-        bundle=plan.bundle.label,
-        engine=str(plan.choice),
-        sampling=str(plan.sampling),
+        bundle=plan.model.bundle.label if plan.model else None,
+        engine=plan.engine,
+        sampling=plan.sampling,
         outcome=outcome,
         counts=tally.counts(),
     )

@@ -1,346 +1,292 @@
-"""The pipeline: videos in, tags out, in order; prints nothing and writes nothing.
+"""The pipeline: drives in, tags out, in order; prints nothing and writes no result.
 
-Worker threads decode, each one video at a time; the calling thread runs the engine. They meet in
-one queue per video, and two counts bound what waits there, whatever the number and the length of
-the files: a worker may only begin a video while few are unfinished (`_Decoding.places`), and may
-only decode a clip that the engine side has asked for (`_Job.wanted`). What is decoded ahead never
-changes what is answered: clips are judged strictly in the order of the plan.
+Worker threads read telemetry and decode, each one video at a time; the calling thread runs the
+engine. They meet in one queue per video, and two counts bound what waits there, whatever the
+number and the length of the files: a worker may only begin a video while few are unfinished
+(`Gathering.places`), and may only decode a clip that the engine side has asked for
+(`Job.wanted`). What is read ahead never changes what is answered: clips are judged strictly in
+the order of the plan.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from dataclasses import dataclass
-from itertools import count
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from engines.base import EngineError
-from engines.choose import usable_cores
-from geotag.footage.clips import Sampling, plan_windows
-from geotag.locate import calibration_of, failed_tag, is_settled, make_tag, read_scores
-from geotag.sampling import choose_sampling, count_clips
-from geotag.types import Clip, Failure, FootageError
+from geotag.evidence import Evidence, Fault, Viewing
+from geotag.gathering import READY_CLIPS, Gathering, Opened, Work
+from geotag.locate import Ran, locate_drive, place_of_fix
+from geotag.telemetry.clock import repair_drive
+from geotag.telemetry.track import Survey
+from geotag.types import Clip, FootageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
-    from contextlib import AbstractContextManager
-    from types import TracebackType
 
-    from engines.base import Engine, EngineChoice
-    from engines.bundle import Bundle, Level, LevelCalibration
     from geotag.config import ScanConfig
-    from geotag.footage.clips import Window
-    from geotag.locate import Look
-    from geotag.places.hierarchy import Hierarchy
-    from geotag.types import Tag, Video, VideoFacts
+    from geotag.gathering import Job, MakeStation
+    from geotag.memory import Memory
+    from geotag.model import Model
+    from geotag.places.gazetteer import Gazetteer
+    from geotag.sight import Look
+    from geotag.types import Discovery, Drive, Tag, Video
 
 logger = logging.getLogger(__name__)
 
-READY_CLIPS = 2
-"""Clips of a video that may be decoded and not yet judged: one in the engine, one ahead."""
-MAX_WORKERS = 4
-"""More videos at a time would only take memory from decoders that wait for the engine."""
-
-
-class VideoReader(Protocol):
-    """An open video, as `geotag.footage.decode` makes it."""
-
-    @property
-    def facts(self) -> VideoFacts:
-        """What the container says."""
-        ...
-
-    def read_clip(self, window: Window, sampling: Sampling) -> Clip:
-        """Decode one clip.  Raises FootageError."""
-        ...
-
-
-class OpenVideo(Protocol):
-    """How a video is opened; raises FootageError."""
-
-    def __call__(self, video: Video, *, decode_threads: int) -> AbstractContextManager[VideoReader]:
-        """Open it."""
-        ...
+__all__ = ["READY_CLIPS", "Scan", "scan"]
 
 
 def scan(
-    videos: Sequence[Video],
+    discovery: Discovery,
     *,
-    bundle: Bundle,
-    hierarchy: Hierarchy,
-    engine: Engine,
-    choice: EngineChoice,
+    model: Model | None,
+    gazetteer: Gazetteer,
     config: ScanConfig,
-    open_video: OpenVideo | None = None,
+    make_station: MakeStation | None = None,
+    memory: Memory | None = None,
 ) -> Generator[Tag, None, None]:
-    """Tag videos.
+    """Tag the videos of a folder.
 
     Args:
-        videos: what to scan.
-        bundle: the model folder that the engine runs.
-        hierarchy: the class tree of that bundle.
-        engine: the compiled model; used in the calling thread only, and not closed.
-        choice: which engine that is.
-        config: clips, sampling, threads; with `fail_fast` the first failure is the last tag.
-        open_video: how a video is opened; None is `geotag.footage.decode.open_video`.
+        discovery: what the folder holds.
+        model: looks at pictures, in the calling thread; None reads positions only.
+        gazetteer: names places.
+        config: clips, sampling, threads; with `fail_fast` the first failure ends the scan.
+        make_station: what a worker thread reads with; None is the real thing.
+        memory: what earlier scans found, and where this one puts what it finds.
 
     Yields:
-        One tag per video, in the order of `videos`; a video that fails has the status "failed".
-        Closing the generator early stops all decoding.
+        One tag per video, in the order of `discovery.videos`; one that fails has the status
+        "failed". Closing the generator early stops all decoding.
 
     Raises:
         ConfigError: the sampling policy asked for is not one of the bundle's.
         EngineError: the engine or the bundle fails.
+        OutputError: the memory cannot be written.
         Exception: with `fail_fast`, what went wrong inside a video and is a bug of ours.
     """
-    model = _Model(bundle, hierarchy, engine, choice, config)
-    opener = open_video or _default_opener()
-    with _Decoding(videos, model, opener) as decoding:
-        for job in decoding.jobs():
-            tag = _tag_video(job, model)
-            yield tag
-            if config.fail_fast and tag.status == "failed":
-                return
+    running = Scan(
+        discovery,
+        model=model,
+        gazetteer=gazetteer,
+        config=config,
+        make_station=make_station,
+        memory=memory,
+    )
+    yield from running.tags()
 
 
-class _Model:
-    """What is the same for every video of a scan."""
+class Scan:
+    """A scan that can be stopped anywhere, and asked then for the tags of what it had read."""
 
     def __init__(
         self,
-        bundle: Bundle,
-        hierarchy: Hierarchy,
-        engine: Engine,
-        choice: EngineChoice,
+        discovery: Discovery,
+        *,
+        model: Model | None,
+        gazetteer: Gazetteer,
         config: ScanConfig,
+        make_station: MakeStation | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        chosen = choose_sampling(bundle, config.sampling)
-        spec = bundle.manifest.input
-        self.bundle = bundle
-        self.hierarchy = hierarchy
-        self.engine = engine
-        self.engine_name = choice.name
-        self.config = config
-        self.calibration: dict[Level, LevelCalibration] = calibration_of(bundle)
-        self.sampling = Sampling(
-            policy=chosen.policy,
-            span_s=chosen.span_s,
-            frames=spec.frames,
-            height_px=spec.height_px,
-            width_px=spec.width_px,
-            max_keyframe_gap_s=bundle.manifest.sampling.max_keyframe_gap_s,
-        )
-
-    def windows(self, facts: VideoFacts) -> tuple[Window, ...]:
-        """The clips that a video may get, the most useful first."""
-        usual = self.bundle.manifest.sampling.clips
-        most = count_clips(facts.duration_s, self.config.clips, usual)
-        return plan_windows(facts.duration_s, self.sampling.span_s, most)
-
-    def look(self, clip: Clip) -> Look:
-        """Run the engine on one clip."""
-        scores = self.engine.infer(clip.frames_THWC[np.newaxis])
-        return read_scores(scores, clip, hierarchy=self.hierarchy, calibration=self.calibration)
-
-    def is_enough(self, looks: Sequence[Look]) -> bool:
-        """Whether no further clip is needed."""
-        return self.config.clips is None and is_settled(looks, self.config.stop_prob)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Opened:
-    """First message of a video that opens."""
-
-    facts: VideoFacts
-    windows: tuple[Window, ...]
-
-
-_Message = _Opened | Clip | Exception
-
-
-class _Job:
-    """One video on its way, shared by the worker that decodes it and the engine side."""
-
-    def __init__(self, video: Video) -> None:
-        self.video = video
-        self.messages: SimpleQueue[_Message] = SimpleQueue()
-        """_Opened or an error; then one Clip or error for each clip that was asked for."""
-        self.wanted = threading.Semaphore(READY_CLIPS)
-        self.is_done = False
-        self._asked = READY_CLIPS
-
-    def ask_for(self, clips: int) -> None:
-        """Let the worker decode the first `clips` clips in all."""
-        if clips > self._asked:
-            self.wanted.release(clips - self._asked)
-            self._asked = clips
-
-    def finish(self) -> None:
-        """Let the worker go on to another video."""
-        self.is_done = True
-        self.wanted.release()
-
-
-class _Decoding:
-    """The worker threads, for as long as a scan lasts."""
-
-    def __init__(self, videos: Sequence[Video], model: _Model, opener: OpenVideo) -> None:
-        cores, config = usable_cores(), model.config
-        # One worker more than cores: while it waits for the engine the others keep them busy.
-        workers = config.decode_workers or min(MAX_WORKERS, cores + 1)
-        workers = max(1, min(workers, len(videos)))
-        self._videos = videos
+        self._discovery = discovery
         self._model = model
-        self._opener = opener
-        self._decode_threads = config.decode_threads or (cores if workers == 1 else 1)
-        self._numbers = count()
-        self._order: SimpleQueue[_Job] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._unfinished: set[_Job] = set()
-        self._is_stopped = False
-        self.places = threading.Semaphore(workers + 1)
-        self._threads = [
-            threading.Thread(target=self._work, name=f"geotag-decode-{index}", daemon=True)
-            for index in range(workers)
-        ]
+        self._gazetteer = gazetteer
+        self._config = config
+        self._make_station = make_station
+        self._memory = memory
+        self._ran = Ran() if model is None else model.ran
+        self._drive: Drive | None = None
+        self._gathered: dict[str, Evidence] = {}
+        """Of the drive that is being read."""
+        self._waiting: dict[str, Tag] = {}
+        """Tags of later videos, whose drive is done before those of earlier ones."""
+        self._next = 0
+        self._has_failed = False
+        self.needs_exiftool = 0
+        """Videos that nothing but ExifTool could have read, where it is missing."""
+        self.on_drive: list[tuple[Drive, dict[str, Evidence], list[Tag]]] | None = None
+        """Where set, drives with a track are kept here, for their lines."""
 
-    def __enter__(self) -> _Decoding:
-        for thread in self._threads:
-            thread.start()
-        return self
+    def tags(self) -> Generator[Tag, None, None]:
+        """Every tag, in order; see `scan`."""
+        work = _order_of_work(self._discovery, self._model, self._config)
+        with Gathering(
+            work,
+            model=self._model,
+            config=self._config,
+            make_station=self._make_station,
+            memory=self._memory,
+        ) as gathering:
+            jobs = gathering.jobs()
+            for drive in self._discovery.drives:
+                self._drive = drive
+                self._gather(drive, jobs)
+                self._settle()
+                yield from self._ready()
+                if self._has_failed and self._config.fail_fast:
+                    yield from self._rest()
+                    return
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop after the frames in hand; no thread is left behind."""
-        with self._lock:
-            self._is_stopped = True
-            for job in self._unfinished:
-                job.finish()
-        self.places.release(len(self._threads))
-        for thread in self._threads:
-            thread.join()
+    def unfinished(self) -> list[Tag]:
+        """Tags of what was read and not yet given out, after a stop; still in order."""
+        self._settle()
+        return list(self._rest())
 
-    def jobs(self) -> Iterator[_Job]:
-        """Every video as a job, in order, each as soon as a worker has begun it."""
-        for _ in self._videos:
-            job = self._order.get()
-            yield job
-            job.finish()
-            with self._lock:
-                self._unfinished.discard(job)
-            self.places.release()
-
-    def _work(self) -> None:
-        while (job := self._next_job()) is not None:
-            self._decode(job)
-
-    def _next_job(self) -> _Job | None:
-        """Take the next video; the lock keeps `_order` in the order of the videos."""
-        self.places.acquire()
-        with self._lock:
-            number = next(self._numbers)
-            if self._is_stopped or number >= len(self._videos):
-                self.places.release()  # for the next worker to find this out
-                return None
-            job = _Job(self._videos[number])
-            self._unfinished.add(job)
-            self._order.put(job)
-            return job
-
-    def _decode(self, job: _Job) -> None:
-        try:
-            with self._opener(job.video, decode_threads=self._decode_threads) as reader:
-                windows = self._model.windows(reader.facts)
-                job.messages.put(_Opened(facts=reader.facts, windows=windows))
-                for window in windows:
-                    job.wanted.acquire()
-                    if job.is_done:
+    def _gather(self, drive: Drive, jobs: Iterator[Job]) -> None:
+        """Collect the evidence of a drive, stopping at a failure if that is wanted."""
+        for moment in drive.moments:
+            has_sight = False
+            for video in moment.videos:
+                job = next(jobs)
+                evidence = self._read(job, is_wanted=not has_sight)
+                has_sight = has_sight or evidence.viewing.sight is not None
+                self._gathered[video.name] = evidence
+                self.needs_exiftool += "needs ExifTool" in " ".join(evidence.survey.notes)
+                fault = evidence.viewing.fault
+                if fault is not None and not place_of_fix(evidence.survey):
+                    self._has_failed = True
+                    if self._config.fail_fast:
                         return
-                    job.messages.put(self._read(reader, window))
-        except Exception as exc:  # noqa: BLE001 - becomes the Failure of this one video
-            job.messages.put(exc)
 
-    def _read(self, reader: VideoReader, window: Window) -> Clip | FootageError:
+    def _settle(self) -> None:
+        """Tag the drive as far as it is read."""
+        drive, gathered = self._drive, self._gathered
+        self._drive, self._gathered = None, {}
+        if drive is None or not gathered:
+            return
+        times = repair_drive(drive, {name: entry.survey for name, entry in gathered.items()})
+        tags = locate_drive(drive, gathered, times, gazetteer=self._gazetteer, ran=self._ran)
+        self._waiting |= {tag.path: tag for tag in tags}
+        if self.on_drive is not None and any(tag.location_source == "gps" for tag in tags):
+            self.on_drive.append((drive, gathered, tags))
+
+    def _ready(self) -> Iterator[Tag]:
+        videos = self._discovery.videos
+        while self._next < len(videos):
+            tag = self._waiting.pop(videos[self._next].name, None)
+            if tag is None:
+                return
+            self._next += 1
+            yield tag
+
+    def _rest(self) -> Iterator[Tag]:
+        videos = self._discovery.videos[self._next :]
+        self._next = len(self._discovery.videos)
+        for video in videos:
+            tag = self._waiting.pop(video.name, None)
+            if tag is not None:
+                yield tag
+
+    def _read(self, job: Job, *, is_wanted: bool) -> Evidence:
+        """Take one video's evidence from its worker; what goes wrong stays inside it."""
+        survey = Survey()
         try:
-            return reader.read_clip(window, self._model.sampling)
-        except FootageError as exc:
-            return exc
-
-
-def _tag_video(job: _Job, model: _Model) -> Tag:
-    """Judge the clips of one video; what goes wrong stays inside its tag."""
-    try:
-        return _judge(job, model)
-    except FootageError as exc:
-        logger.debug("%s: %s failed: %s", job.video.name, exc.stage, exc.message)
-        failure = Failure(video=job.video, stage=exc.stage, code=exc.code, message=exc.message)
-    except EngineError:
-        raise
-    except Exception as exc:
-        if model.config.fail_fast:
+            survey = job.survey()
+            viewing = self._view(job, survey, is_wanted=is_wanted)
+        except EngineError:
             raise
-        logger.debug("%s: internal error", job.video.name, exc_info=True)
-        failure = Failure(
-            video=job.video,
-            stage="decode",
-            code="internal",
-            message=f"a bug in geotag ({type(exc).__name__}: {exc}); --verbose shows where. "
-            "Please report it.",
-        )
-    return failed_tag(failure)
+        except Exception as exc:
+            if self._config.fail_fast and not isinstance(exc, FootageError):
+                raise
+            viewing = Viewing(fault=_fault(exc, job.video))
+        return _with_seen(Evidence(video=job.video, survey=survey, viewing=viewing))
 
-
-def _judge(job: _Job, model: _Model) -> Tag:
-    """Look at clips in the order of the plan until that is enough."""
-    opened = _unpack(job.messages.get())
-    if not isinstance(opened, _Opened):
-        raise TypeError(f"the first message of a video is {opened!r}")
-    looks: list[Look] = []
-    errors: list[FootageError] = []
-    for judged in range(len(opened.windows)):
-        # One clip ahead of the one in the engine, unless that one is likely to settle it.
-        likely_last = looks and model.is_enough([*looks, looks[-1]])
-        job.ask_for(judged + (1 if likely_last else READY_CLIPS))
+    def _view(self, job: Job, survey: Survey, *, is_wanted: bool) -> Viewing:
+        """Open a video, and look at it if that is wanted."""
+        looks_on = is_wanted and job.is_outward and self._looks_at(job, survey)
+        known = job.known_viewing(looked_at=looks_on)
+        if known is not None:
+            return known
+        opened = Opened()
+        viewing: Viewing
         try:
-            clip = _unpack(job.messages.get())
+            opened = job.opened()
+            viewing = self._judge(job, opened) if looks_on else Viewing(facts=opened.facts)
         except FootageError as exc:
-            errors.append(exc)
-            continue
-        if not isinstance(clip, Clip):
-            raise TypeError(f"message {judged + 1} of a video is {clip!r}")
-        looks.append(model.look(clip))
-        logger.debug("%s: %r: %s", job.video.name, clip, looks[-1].city_probs.argmax())
-        if model.is_enough(looks):
-            break
-    if not looks:
-        raise errors[0]
-    return make_tag(
-        job.video,
-        opened.facts,
-        looks,
-        hierarchy=model.hierarchy,
-        bundle=model.bundle,
-        engine=model.engine_name,
-        sampling=model.sampling,
-        errors=errors,
+            logger.debug("%s: %s failed: %s", job.video.name, exc.stage, exc.message)
+            fault = Fault(stage=exc.stage, code=exc.code, message=exc.message)
+            viewing = Viewing(facts=opened.facts, fault=fault, is_looked_at=looks_on)
+        job.keep(viewing)
+        return viewing
+
+    def _looks_at(self, job: Job, survey: Survey) -> bool:
+        if self._model is None:
+            return job.may_see_position and not place_of_fix(survey)
+        if self._config.pictures == "without_gps":
+            return not place_of_fix(survey)
+        return True
+
+    def _judge(self, job: Job, opened: Opened) -> Viewing:
+        """Look at clips in the order of the plan until that is enough."""
+        looks: list[Look] = []
+        errors: list[FootageError] = []
+        seen: list[tuple[float, bytes]] = []
+        read = 0
+        for judged in range(len(opened.windows)):
+            # One clip ahead of the one in the engine, unless that one is likely to settle it.
+            likely_last = looks and self._is_enough([*looks, looks[-1]], job)
+            job.ask_for(judged + (1 if likely_last else READY_CLIPS))
+            try:
+                clip = job.clip()
+            except FootageError as exc:
+                errors.append(exc)
+                if exc.code in ("stalled", "crashed"):
+                    break
+                continue
+            read += 1
+            seen += clip.user_data
+            if self._model is not None:
+                looks.append(self._model.look(clip))
+                logger.debug("%s: %r: %s", job.video.name, clip, looks[-1].city_probs.argmax())
+                if self._is_enough(looks, job):
+                    break
+        if not read:
+            raise errors[0]
+        return Viewing(
+            facts=opened.facts,
+            sight=self._model.see(opened.facts, looks, errors) if self._model else None,
+            is_looked_at=True,
+            seen_survey=job.survey_of_frames(seen) if seen else None,
+        )
+
+    def _is_enough(self, looks: Sequence[Look], job: Job) -> bool:
+        return self._model is not None and self._model.is_enough(looks)
+
+
+def _order_of_work(
+    discovery: Discovery, model: Model | None, config: ScanConfig
+) -> tuple[Work, ...]:
+    """The videos as they are read: drive by drive, moment by moment, the best channel first."""
+    looks_ahead = model is not None and config.pictures == "always"
+    return tuple(
+        Work(video=video, reads_ahead=looks_ahead and number == 0)
+        for drive in discovery.drives
+        for moment in drive.moments
+        for number, video in enumerate(moment.videos)
     )
 
 
-def _unpack(message: _Message) -> _Opened | Clip:
-    if isinstance(message, Exception):
-        raise message
-    return message
+def _with_seen(evidence: Evidence) -> Evidence:
+    """Take the positions that the frames carry, where nothing better is known."""
+    from dataclasses import replace
+
+    from geotag.telemetry.track import survey_from_json
+
+    text = evidence.viewing.seen_survey
+    if text is None or evidence.survey.quality not in (None, "single_point"):
+        return evidence
+    return replace(evidence, survey=survey_from_json(text))
 
 
-def _default_opener() -> OpenVideo:
-    from geotag.footage.decode import open_video
-
-    return open_video
+def _fault(exc: Exception, video: Video) -> Fault:
+    if isinstance(exc, FootageError):
+        return Fault(stage=exc.stage, code=exc.code, message=exc.message)
+    logger.debug("%s: internal error", video.name, exc_info=exc)
+    return Fault(
+        stage="decode",
+        code="internal",
+        message=f"a bug in geotag ({type(exc).__name__}: {exc}); --verbose shows where. "
+        "Please report it.",
+    )

@@ -31,7 +31,8 @@ class RunFacts:
     command: tuple[str, ...]
     config: dict[str, object]
     """The resolved settings."""
-    bundle: str
+    bundle: str | None
+    """None: no model looked at pictures."""
     engine: str
     """The choice of the engine, with why not another."""
     sampling: str
