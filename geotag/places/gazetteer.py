@@ -22,6 +22,7 @@ from geotag.places.nearest import (
     chords_to_km,
     cover_cells,
     nearest_places,
+    ragged,
     unit_vectors,
 )
 from geotag.places.table import Table, cells_of, read_table
@@ -115,7 +116,7 @@ class Gazetteer:
     """[zones + 1, countries]; the last row, for the sea, is all true."""
     cities: Ints
     """Places that may take in others."""
-    cover: tuple[Ints, Ints]
+    cover: tuple[NDArray[np.int32], Ints]
     """Starts by cell, and rows of `cities`."""
     areas: Areas
 
@@ -137,6 +138,7 @@ class Gazetteer:
             place_countries=self.place_countries,
             sets=sets,
             allowed_ZC=self.allowed,
+            near_only=np.arange(len(self.allowed)) == len(self.zones),
         )
         cities, city_kms = self._cities(lats, lons, places, kms)
         countries = self._countries(lats, zones, sets, places, kms)
@@ -164,7 +166,7 @@ class Gazetteer:
         is_sea = sets == len(self.zones)
         countries = np.where(places >= 0, self.place_countries[places], -1)
         countries[is_sea & (kms > SEA_REACH_KM)] = -1
-        for k in np.flatnonzero(places < 0):
+        for k in np.flatnonzero((places < 0) & ~is_sea):
             # Nobody lives in these countries; the first of the zone is the one it is named for.
             countries[k] = int(self.allowed[sets[k]].argmax())
         treaty = (lats < ANTARCTIC_LAT_DEG) & np.array([bool(z) for z in zones])
@@ -174,31 +176,41 @@ class Gazetteer:
         countries[treaty] = np.where(is_sea[treaty], -1, antarctica)
         return np.asarray(countries, dtype=np.int64)
 
-    def _cities(
-        self, lats: Floats, lons: Floats, places: Ints, kms: Floats
-    ) -> tuple[Ints, Floats]:
-        """[Q] the city that each nearest place belongs to, often itself, and the way there."""
+    def _cities(self, lats: Floats, lons: Floats, places: Ints, kms: Floats) -> tuple[Ints, Floats]:
+        """[Q] the city that each nearest place belongs to, often itself, and the way there.
+
+        A quarter of a city belongs to the nearest city, measured in its radii, and so does a
+        point outside its nearest place's disc and inside another's; a place inside a city
+        CITY_RATIO times as populous belongs to that. Cities of other states are left alone.
+        """
         cities, city_kms = places.copy(), kms.copy()
-        points = unit_vectors(lats, lons)
         starts, rows = self.cover
         cells = cells_of(lats, lons)
-        states, people = self.table.place_states, self.table.populations
-        for k in np.flatnonzero((places >= 0) & (starts[cells + 1] > starts[cells])):
-            base = int(places[k])
-            around = self.cities[rows[starts[cells[k]] : starts[cells[k] + 1]]]
-            around = around[(states[around] == states[base]) & (people[around] > people[base])]
-            if not len(around):
-                continue
-            away = chords_to_km(((points[k] - self.grid.units[around]) ** 2).sum(axis=1))
-            shares = away / (KM_PER_ROOT_PERSON * np.sqrt(people[around]))
-            if self.table.is_section[base] and shares.min() <= SECTION_REACH:
-                base = int(around[shares.argmin()])
-                cities[k], city_kms[k] = base, away[shares.argmin()]
-            larger = np.flatnonzero((shares <= 1) & (people[around] >= CITY_RATIO * people[base]))
-            if len(larger):
-                largest = larger[people[around[larger]].argmax()]
-                cities[k], city_kms[k] = around[largest], away[largest]
+        queries = np.flatnonzero(places >= 0)
+        lines, at = ragged(
+            starts[cells[queries]].astype(np.int64),
+            (starts[cells[queries] + 1] - starts[cells[queries]]).astype(np.int64),
+        )
+        queries, around = queries[lines], self.cities[rows[at]]
+        keep = self.table.place_states[around] == self.table.place_states[places[queries]]
+        queries, around = queries[keep], around[keep]
+        points = unit_vectors(lats, lons)
+        away = chords_to_km(((points[queries] - self.grid.units[around]) ** 2).sum(axis=1))
+        people = self.table.populations
+        shares = away / self._radii(around)
+        loose = self.table.is_section[places] | (kms > self._radii(places))
+        reach = np.where(self.table.is_section[places], SECTION_REACH, 1.0)[queries]
+        fits = loose[queries] & (people[around] > people[places[queries]]) & (shares <= reach)
+        _choose(fits, queries, shares, around, away, cities, city_kms)
+        fits = (shares <= 1) & (people[around] >= CITY_RATIO * people[cities[queries]])
+        _choose(fits, queries, -people[around], around, away, cities, city_kms)
         return cities, city_kms
+
+    def _radii(self, places: Ints) -> Floats:
+        """How far places reach from their centres, km."""
+        return np.asarray(
+            KM_PER_ROOT_PERSON * np.sqrt(np.maximum(self.table.populations[places], 1))
+        )
 
     def _answer(self, zone: str, country: int, place: int, km: float) -> dict[str, object]:
         """All but the city."""
@@ -240,9 +252,7 @@ class Gazetteer:
 
 
 _CITY = ("city", "city_geonameid", "city_lat_deg", "city_lon_deg", "city_km")
-_PLAIN = tuple(
-    name for name in Geocode.__slots__ if name not in _CITY and name != "disputed"
-)
+_PLAIN = tuple(name for name in Geocode.__slots__ if name not in _CITY and name != "disputed")
 
 
 @lru_cache(maxsize=1)
@@ -274,6 +284,23 @@ def build_gazetteer(table: Table, areas: Areas) -> Gazetteer:
         cover=cover,
         areas=areas,
     )
+
+
+def _choose(
+    fits: NDArray[np.bool_],
+    queries: Ints,
+    costs: Floats | Ints,
+    around: Ints,
+    away: Floats,
+    cities: Ints,
+    city_kms: Floats,
+) -> None:
+    """Set the cheapest fitting candidate of each query."""
+    queries, costs, around, away = queries[fits], costs[fits], around[fits], away[fits]
+    order = np.lexsort((around, costs, queries))
+    best = order[np.flatnonzero(np.diff(queries[order], prepend=-1))]
+    cities[queries[best]] = around[best]
+    city_kms[queries[best]] = away[best]
 
 
 def _checked(lats_deg: ArrayLike, lons_deg: ArrayLike) -> tuple[Floats, Floats]:

@@ -1,8 +1,9 @@
 """Nearest places and the cities around a point, for many points at once, with numpy alone.
 
 The places lie sorted by grid cell, row by row, so that the places of a row of cells between two
-meridians are one slice. A search takes the slices of a window, widens it until the nearest place
-found is nearer than the window is wide, and is then exact. Shape suffixes: Q points asked for,
+meridians are one slice. A search takes the slices of a window; where the nearest place found is
+nearer than the window is wide, it is the nearest of all. The few points that two windows leave
+are compared with every place of their countries. Shape suffixes: Q points asked for,
 N places, M candidates, Z sets of countries, C countries.
 """
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 KM_PER_DEG = 6_371.0088 * np.pi / 180
 """Along a great circle of the sphere of the IUGG's mean radius."""
-_WINDOWS_DEG = (0.125, 0.5, 2.0, 10.0, 45.0, 181.0)
+_WINDOWS_DEG = (0.125, 0.5)
 _MOST_CANDIDATES = 1_000_000
 """Compared at a time: bounds the memory of a look-up to some tens of megabytes."""
 
@@ -69,6 +70,7 @@ def nearest_places(
     place_countries: Ints,
     sets: Ints,
     allowed_ZC: NDArray[np.bool_],
+    near_only: NDArray[np.bool_],
 ) -> tuple[Ints, Floats]:
     """The nearest place to each point among those of the countries allowed for it.
 
@@ -79,9 +81,10 @@ def nearest_places(
         place_countries: [N] country of each place.
         sets: [Q] row of `allowed_ZC` for each point.
         allowed_ZC: which countries belong to which set.
+        near_only: [Z] sets for which nothing further away than some 50 km matters.
 
     Returns:
-        [Q] place, -1 where the countries have none, and [Q] km, infinite there.
+        [Q] place, -1 where there is none, and [Q] km, infinite there.
     """
     found = np.full(len(lats_deg), -1, dtype=np.int64)
     chords2 = np.full(len(lats_deg), np.inf)
@@ -94,10 +97,14 @@ def nearest_places(
             queries = left[asked]
             keep = allowed_ZC[sets[queries], place_countries[places]]
             _keep_nearest(points, grid.units, queries[keep], places[keep], found, chords2)
-        reach2 = 4 * np.sin(np.radians(min(window_deg, 180.0)) / 2) ** 2
-        left = left[chords2[left] > reach2]
-        if not len(left):
-            break
+        left = left[chords2[left] > 4 * np.sin(np.radians(window_deg) / 2) ** 2]
+    for row in np.unique(sets[left[~near_only[sets[left]]]]):
+        queries = left[sets[left] == row]
+        places = np.flatnonzero(allowed_ZC[row, place_countries])
+        for some in np.array_split(queries, len(queries) * len(places) // _MOST_CANDIDATES + 1):
+            dots = points[some] @ grid.units[places].T
+            found[some] = places[dots.argmax(axis=1)]
+            chords2[some] = ((points[some] - grid.units[found[some]]) ** 2).sum(axis=1)
     return found, chords_to_km(chords2)
 
 
@@ -118,7 +125,7 @@ def _window(starts: NDArray[np.int32], lats_deg: Floats, lons_deg: Floats, deg: 
     east = np.floor((lons_deg + reach + 180) * CELLS_PER_DEG).astype(np.int64)
     whole = east - west >= COLUMNS - 1
     west, east = np.where(whole, 0, west), np.where(whole, COLUMNS - 1, east)
-    queries, rows = _ragged(low, high - low + 1)
+    queries, rows = ragged(low, high - low + 1)
     west, east = west[queries], east[queries]
     # A window over the date line falls apart into the part on either side of it.
     parts = [
@@ -141,7 +148,7 @@ def _window(starts: NDArray[np.int32], lats_deg: Floats, lons_deg: Floats, deg: 
     )
 
 
-def _ragged(starts: Ints, counts: Ints) -> tuple[Ints, Ints]:
+def ragged(starts: Ints, counts: Ints) -> tuple[Ints, Ints]:
     """starts[k], starts[k] + 1, .. counts[k] of them, for every k: (k, value), flat."""
     owners = np.repeat(np.arange(len(starts)), counts)
     offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -156,7 +163,7 @@ def _candidates(slices: Slices) -> Iterator[tuple[Ints, Ints]]:
     while at < len(asked):
         done = totals[at - 1] if at else 0
         stop = max(int(np.searchsorted(totals, done + _MOST_CANDIDATES, "right")), at + 1)
-        owners, places = _ragged(begin[at:stop], end[at:stop] - begin[at:stop])
+        owners, places = ragged(begin[at:stop], end[at:stop] - begin[at:stop])
         yield asked[at:stop][owners], places
         at = stop
 
@@ -167,16 +174,22 @@ def _keep_nearest(
     """Lower `found` and `chords2` where a candidate is nearer.  `queries` is sorted."""
     if not len(queries):
         return
-    away = ((points[queries] - units[places]) ** 2).sum(axis=1)
+    away = np.zeros(len(queries))
+    for axis in range(3):
+        away += (points[queries, axis] - units[places, axis]) ** 2
     firsts = np.flatnonzero(np.diff(queries, prepend=-1))
-    order = np.lexsort((places, away, queries))
-    best, owners = order[firsts], queries[firsts]
+    least = np.repeat(np.minimum.reduceat(away, firsts), np.diff(firsts, append=len(queries)))
+    ties = np.flatnonzero(away == least)
+    best = ties[np.flatnonzero(np.diff(queries[ties], prepend=-1))]
+    owners = queries[firsts]
     nearer = away[best] < chords2[owners]
     found[owners[nearer]] = places[best[nearer]]
     chords2[owners[nearer]] = away[best[nearer]]
 
 
-def cover_cells(lats_deg: Floats, lons_deg: Floats, radii_km: Floats) -> tuple[Ints, Ints]:
+def cover_cells(
+    lats_deg: Floats, lons_deg: Floats, radii_km: Floats
+) -> tuple[NDArray[np.int32], Ints]:
     """Which places' discs may reach into which cell.
 
     Returns:
@@ -188,10 +201,10 @@ def cover_cells(lats_deg: Floats, lons_deg: Floats, radii_km: Floats) -> tuple[I
     high = np.clip(np.floor((lats_deg + deg + 90) * CELLS_PER_DEG), 0, ROWS - 1).astype(np.int64)
     west = np.floor((lons_deg - reach + 180) * CELLS_PER_DEG).astype(np.int64)
     east = np.floor((lons_deg + reach + 180) * CELLS_PER_DEG).astype(np.int64)
-    owners, rows = _ragged(low, high - low + 1)
-    lines, columns = _ragged(west[owners], (east - west)[owners] + 1)
+    owners, rows = ragged(low, high - low + 1)
+    lines, columns = ragged(west[owners], (east - west)[owners] + 1)
     cells = rows[lines] * COLUMNS + columns % COLUMNS
     order = np.argsort(cells, kind="stable")
-    starts = np.zeros(ROWS * COLUMNS + 1, dtype=np.int64)
+    starts = np.zeros(ROWS * COLUMNS + 1, dtype=np.int32)
     np.cumsum(np.bincount(cells, minlength=ROWS * COLUMNS), out=starts[1:])
     return starts, owners[lines][order]
