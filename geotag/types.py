@@ -78,6 +78,10 @@ class Origin:
     """When recording began by the camera's clock, without a zone."""
     sequence: int | None = None
     """The camera's own running number."""
+    recording: str = ""
+    """What the name shares with the other channels and parts of one recording; "" for nothing."""
+    part: int | None = None
+    """Which chapter or segment of a recording that the camera cut into files."""
     card: str = ""
     """Folder below the scanned one, "" for itself, that is the root of one camera's files."""
     rule: str = "generic"
