@@ -12,10 +12,12 @@ import os
 import sqlite3
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geotag.errors import OutputError
+from geotag.locks import is_on_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,18 +38,18 @@ WAIT_S = 10.0
 _BATCH = 500
 _UNSETTLED_NS = 2_000_000_000
 """FAT keeps times to two seconds: a file changed this shortly before may change unnoticed."""
-_NETWORK_FILE_SYSTEMS = (
-    "9p",
-    "afs",
-    "beegfs",
-    "ceph",
-    "cifs",
-    "fuse.sshfs",
-    "glusterfs",
-    "lustre",
-    "ncpfs",
-    "nfs",
-    "smb",
+# What SQLite says when the fault is not in the file.  Source: sqlite3ErrStr in its main.c;
+# Python 3.10 does not tell the codes.
+_CIRCUMSTANCES = (
+    "disk I/O error",
+    "database or disk is full",
+    "is locked",
+    "interrupted",
+    "locking protocol",
+    "large file support is disabled",
+    "out of memory",
+    "readonly",
+    "unable to open database file",
 )
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS paths ("
@@ -56,7 +58,8 @@ _TABLES = (
     # AUTOINCREMENT: the number says the age, also after the newest was replaced.
     "CREATE TABLE IF NOT EXISTS evidence ("
     " number INTEGER PRIMARY KEY AUTOINCREMENT, content_id TEXT NOT NULL, kind TEXT NOT NULL,"
-    " settings TEXT NOT NULL, text TEXT NOT NULL, UNIQUE (content_id, kind, settings))",
+    " settings TEXT NOT NULL, text TEXT NOT NULL, crc INTEGER NOT NULL,"
+    " UNIQUE (content_id, kind, settings))",
 )
 
 
@@ -133,12 +136,14 @@ class Ledger:
         """The text that was put under a key, or None."""
         with self._lock:
             found = self._one(
-                "SELECT text FROM evidence WHERE content_id = ? AND kind = ? AND settings = ?",
+                "SELECT text, crc FROM evidence WHERE content_id = ? AND kind = ? AND settings = ?",
                 content_id,
                 kind,
                 settings,
             )
-        return None if found is None else str(found[0])
+        if found is None or found[1] != _crc(found[0]):  # SQLite does not see a flipped bit in it
+            return None
+        return str(found[0])
 
     def get_many(self, content_ids: Iterable[str], kind: str, settings: str) -> dict[str, str]:
         """The texts of one kind that there are, by content id."""
@@ -154,9 +159,9 @@ class Ledger:
 
         def insert() -> None:
             self._connection.execute(
-                "INSERT OR REPLACE INTO evidence (content_id, kind, settings, text)"
-                " VALUES (?, ?, ?, ?)",
-                (content_id, kind, settings, text),
+                "INSERT OR REPLACE INTO evidence (content_id, kind, settings, text, crc)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (content_id, kind, settings, text, _crc(text)),
             )
 
         self._write(insert)
@@ -180,7 +185,7 @@ class Ledger:
         """A row; none where it cannot be read, which costs time and no result."""
         try:
             row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             logger.debug("reading %s failed", self.path, exc_info=exc)
             return None
         return row
@@ -200,7 +205,7 @@ class Ledger:
         def write() -> None:
             try:
                 write_once()
-            except sqlite3.DatabaseError as exc:
+            except (sqlite3.Error, UnicodeDecodeError) as exc:
                 if not _is_damage(exc):
                     raise
                 self._connection.close()
@@ -220,7 +225,7 @@ class Ledger:
             return _open(self.path)
         except _ForeignError as exc:
             return self._begin_anew(str(exc), before)
-        except sqlite3.DatabaseError as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             if _is_damage(exc):
                 return self._begin_anew(str(exc), before)
             if not _cannot_lock(exc):
@@ -291,7 +296,7 @@ def _open(path: Path, *, locks: bool = True) -> sqlite3.Connection:
 
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     _check_schema(connection)
-    wants_wal = not _is_on_network(path)
+    wants_wal = not is_on_network(path)
     mode = connection.execute(f"PRAGMA journal_mode = {'WAL' if wants_wal else 'DELETE'}")
     # With a write-ahead log, a power cut may cost the last texts but never the file; without
     # one, only FULL promises that.  Source: https://www.sqlite.org/pragma.html#pragma_synchronous
@@ -335,14 +340,18 @@ class _transaction:  # noqa: N801 - used like a function
                     self._connection.execute("ROLLBACK")
 
 
-def _is_damage(exc: sqlite3.DatabaseError) -> bool:
+def _is_damage(exc: Exception) -> bool:
     """Whether the bytes of the file are wrong, and not the disk, the rights or the moment."""
-    return type(exc) is sqlite3.DatabaseError
+    return not any(words in str(exc) for words in _CIRCUMSTANCES)
 
 
-def _cannot_lock(exc: sqlite3.DatabaseError) -> bool:
+def _cannot_lock(exc: Exception) -> bool:
     """What SQLite says where the file system refuses the call (and on some broken disks)."""
     return str(exc) in ("locking protocol", "disk I/O error")
+
+
+def _crc(text: str) -> int:
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def _key(path: Path) -> bytes:
@@ -359,23 +368,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _is_on_network(path: Path) -> bool:
-    """Whether the file may be open on another computer, where a write-ahead log fails.
-
-    Source: https://www.sqlite.org/wal.html, "all processes must be on the same host".
-    """
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    folder = os.path.realpath(path.parent)
-    best = ("", "")
-    for line in mounts.splitlines():
-        _, point, kind, *_ = [*line.split(" "), "", "", ""]
-        point = point.replace("\\040", " ")
-        is_above = folder == point or folder.startswith(point.rstrip("/") + "/")
-        if is_above and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best[1].startswith(_NETWORK_FILE_SYSTEMS)

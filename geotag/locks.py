@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_NETWORK_FILE_SYSTEMS = (
+    "9p",
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "fuse.sshfs",
+    "glusterfs",
+    "lustre",
+    "ncpfs",
+    "nfs",
+    "smb",
+)
 _MODE = 0o666
 """As far as the umask allows: the next scan of the folder may be another user's."""
 
@@ -92,6 +105,26 @@ class OutputLock:
 def lock_path(target: Path) -> Path:
     """The hidden file beside an output."""
     return target.with_name(f".{target.name}.geotag-lock")
+
+
+def is_on_network(path: Path) -> bool:
+    """Whether the file may be open on another computer, where a write-ahead log fails.
+
+    Source: https://www.sqlite.org/wal.html, "all processes must be on the same host".
+    """
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    folder = os.path.realpath(path.parent)
+    best = ("", "")
+    for line in mounts.splitlines():
+        _, point, kind, *_ = [*line.split(" "), "", "", ""]
+        point = point.replace("\\040", " ")
+        is_above = folder == point or folder.startswith(point.rstrip("/") + "/")
+        if is_above and len(point) >= len(best[0]):
+            best = (point, kind)
+    return best[1].startswith(_NETWORK_FILE_SYSTEMS)
 
 
 def _lock(path: Path) -> int:
