@@ -56,8 +56,6 @@ class DecodeProcess:
         """Start nothing yet."""
         self._limits = limits
         self._child: Child | None = None
-        self._served = 0
-        """Files that the present child has been asked to open."""
         self._opens = 0
         self._in_use = threading.RLock()
         self._is_closed = False
@@ -151,11 +149,15 @@ class DecodeProcess:
         return reader.number == self._opens
 
     def _retried(self, ask: Callable[[], _Result]) -> _Result:
-        """Ask; once more in a fresh child if one ended that an earlier file may have broken."""
+        """Ask; once more in a fresh child if one ended.
+
+        An earlier file may have broken it, or the system may have ended it for want of memory: a
+        file is to blame only where it does so twice.
+        """
         try:
             return ask()
         except ChildDiedError:
-            if self._served <= 1 or self._is_closed:
+            if self._is_closed:
                 raise
             self._end_child()
             return ask()
@@ -183,7 +185,6 @@ class DecodeProcess:
     def _ask(self, request: dict[str, Any], clock: _Clock) -> dict[str, Any]:
         """Send a request and wait for its reply."""
         child = self._running_child()
-        self._served += request["do"] == "open"
         with clock.running():
             child.send(request)
             while (header := child.receive(clock.left_s()))["kind"] == "progress":
@@ -200,7 +201,6 @@ class DecodeProcess:
     def _running_child(self) -> Child:
         self._bury()
         if self._child is None:
-            self._served = 0
             self._child = Child("geotag.footage.decode_worker", json.dumps(asdict(self._limits)))
             if not self._is_closed:
                 self._child.wait_until_ready(self._limits.start_s)

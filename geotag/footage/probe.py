@@ -11,7 +11,7 @@ from geotag.footage import boxes, container
 from geotag.footage.files import open_file
 from geotag.footage.kinds import HEAD_BYTES, describe_stranger, video_kind
 from geotag.footage.limits import Limits, describe_too_large
-from geotag.footage.origins import read_created_utc_s, read_location
+from geotag.footage.metadata import read_created_utc_s, read_location
 from geotag.types import FailureCode, FootageError, Video, VideoFacts
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def open_stream(video: Video, head: bytes, limits: Limits) -> tuple[InputContain
         stream = container.main_video_stream(opened)
         _check_stream(opened, stream, limits)
         assert stream is not None
+        _check_claims(video, stream, limits)
         container.ignore_other_streams(opened, stream)
     except BaseException:
         opened.close()
@@ -153,8 +154,19 @@ def _check_stream(opened: InputContainer, stream: VideoStream | None, limits: Li
     context = stream.codec_context
     if context is None:
         raise _error("decode_error", "this build of ffmpeg has no decoder for the video's codec")
+
+
+def _check_claims(video: Video, stream: VideoStream, limits: Limits) -> None:
+    """Refuse what no file can hold, before time goes into looking for it."""
+    context = stream.codec_context
     if context.width * context.height > limits.most_pixels:
         raise _error("too_large", describe_too_large(context.width, context.height, limits))
+    if stream.frames > min(video.size_bytes, limits.most_packets):
+        raise _error(
+            "damaged",
+            f"the index claims {stream.frames:,} frames in a file of {video.size_bytes:,} bytes: "
+            "it is damaged, or made to keep a reader busy",
+        )
 
 
 def _explain_refusal(video: Video, head: bytes, exc: BaseException | None) -> NoReturn:

@@ -179,7 +179,7 @@ def test_a_crash_while_reading_is_told_with_its_signal(
             assert len(reader.read_clip(WINDOW, SAMPLING).times_s) == 8
 
 
-def test_a_file_is_not_blamed_for_what_an_earlier_one_broke(
+def test_a_file_is_to_blame_only_for_a_crash_that_happens_again(
     video: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with DecodeProcess() as process:
