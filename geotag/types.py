@@ -234,84 +234,143 @@ class Tag:
     """
 
     id: str
+    """The same in the next run, unique in a scan."""
     path: str
+    """Relative to the scanned folder, with forward slashes."""
     vendor: str | None = None
+    """Maker of the camera, as on its box."""
     channel: str | None = None
+    """Where the camera looks: front, rear, interior or side."""
     mode: str | None = None
+    """Why the camera recorded: normal, event, parking, manual or timelapse."""
     drive_id: str | None = None
+    """The journey that the file is part of; the same in the next run."""
     start_utc: str | None = None
+    """When recording began, ISO 8601 with a Z."""
     start_local: str | None = None
+    """When recording began by the clocks of the place, ISO 8601 without a zone."""
     time_zone: str | None = None
     """IANA name, from the position."""
     time_source: str | None = None
     """Which clock the times come from, and how it was corrected."""
     duration_s: float | None = None
+    """Length of the video, in seconds."""
     status: Literal["ok", "partial", "failed", "no_model"] = "ok"
     """partial: tagged from what could be read; `error` says what could not. no_model: carries no
     position, and there is no model to look at it with."""
     error: str | None = None
+    """What went wrong, in one sentence."""
     location_source: Literal["gps", "visual", "drive", "none"] = "none"
     """gps: measured in this file or by a camera beside it; visual: predicted from the pictures;
     drive: neither, taken from the nearest file of the same drive."""
     location_from: str | None = None
     """Path of the file that the location comes from, where it is not this one."""
     continent: str | None = None
+    """Name of the answer's continent."""
     continent_code: str | None = None
+    """Two letters: AF, AN, AS, EU, NA, OC, SA."""
     country: str | None = None
+    """Name of the answer's country."""
     country_code: str | None = None
+    """ISO 3166-1, two letters."""
     state: str | None = None
+    """Name of the answer's state, province or region."""
     state_code: str | None = None
+    """ISO 3166-2."""
     city: str | None = None
+    """Name of the answer's city."""
     city_geonameid: int | None = None
+    """GeoNames number of the city."""
     confidence_continent: float | None = None
+    """What the pictures give the continent they see, from 0 to 1."""
     confidence_country: float | None = None
+    """What the pictures give the country they see, from 0 to 1."""
     confidence_state: float | None = None
+    """What the pictures give the state they see, from 0 to 1."""
     confidence_city: float | None = None
+    """What the pictures give the city they see, from 0 to 1."""
     level: Literal["city", "state", "country", "continent", "none"] = "none"
     """The finest level that is confident enough; finer names stay empty."""
     city_1: str | None = None
+    """The likeliest city by the pictures."""
     city_1_p: float | None = None
+    """Its probability."""
     city_2: str | None = None
+    """The second likeliest city by the pictures."""
     city_2_p: float | None = None
+    """Its probability."""
     city_3: str | None = None
+    """The third likeliest city by the pictures."""
     city_3_p: float | None = None
+    """Its probability."""
     city_4: str | None = None
+    """The fourth likeliest city by the pictures."""
     city_4_p: float | None = None
+    """Its probability."""
     city_5: str | None = None
+    """The fifth likeliest city by the pictures."""
     city_5_p: float | None = None
+    """Its probability."""
     scene: str | None = None
+    """The kind of surroundings that the pictures show."""
     scene_p: float | None = None
+    """Its probability."""
     gps_lat: float | None = None
+    """Latitude of the measured fix that stands for the video, in degrees."""
     gps_lon: float | None = None
+    """Its longitude, in degrees."""
     gps_points: int | None = None
     """Fixes that passed the filter."""
     gps_quality: Literal["good", "fair", "poor", "single_point"] | None = None
+    """How far the fixes can be relied on."""
     gps_rejected: str | None = None
     """Fixes that did not pass, counted by reason: `mode 36, jump 2`."""
     gps_source: str | None = None
     """What read them, from what: `gpx sidecar`, `exiftool: GoPro`."""
     gps_start_lat: float | None = None
+    """Latitude of the first fix, in degrees."""
     gps_start_lon: float | None = None
+    """Longitude of the first fix, in degrees."""
     gps_start_city: str | None = None
+    """City at the first fix."""
     gps_start_country_code: str | None = None
+    """Country at the first fix, ISO 3166-1."""
     gps_end_lat: float | None = None
+    """Latitude of the last fix, in degrees."""
     gps_end_lon: float | None = None
+    """Longitude of the last fix, in degrees."""
     gps_end_city: str | None = None
+    """City at the last fix."""
     gps_end_country_code: str | None = None
+    """Country at the last fix, ISO 3166-1."""
     gps_disputed: str | None = None
     """The area, and who claims it, where the fix lies in a disputed one."""
+    drive_lat: float | None = None
+    """Latitude taken from the file named in `location_from`, where `location_source` is drive."""
+    drive_lon: float | None = None
+    """Its longitude, in degrees."""
     visual_continent: str | None = None
+    """The continent that the pictures show, whatever was measured."""
     visual_country: str | None = None
+    """The country that the pictures show, whatever was measured."""
     visual_state: str | None = None
+    """The state that the pictures show, whatever was measured."""
     visual_city: str | None = None
+    """The city that the pictures show, whatever was measured."""
     visual_lat: float | None = None
+    """Latitude of the place that the pictures show, in degrees."""
     visual_lon: float | None = None
+    """Its longitude, in degrees."""
     radius_m: float | None = None
+    """How far from that place the video may well have been recorded, in metres."""
     agreement: Literal["match", "state", "country", "conflict", "none"] = "none"
+    """How far the measured and the predicted place agree; none: not both are known."""
     agreement_km: float | None = None
+    """Distance between the measured and the predicted place, in kilometres."""
     clips: int = 0
     """Clips that the answer rests on."""
     engine: str | None = None
+    """What ran the model."""
     bundle: str | None = None
     """Name of the model folder and the first 12 hexadecimal digits of its hash."""
     sampling: str | None = None
