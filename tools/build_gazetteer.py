@@ -125,6 +125,7 @@ SOURCES = {
 }
 
 MORE_ZONE_COUNTRIES = {
+    "America/New_York": ["CU"],  # the base in Guantanamo Bay keeps the time of New York
     "Asia/Bangkok": ["VN"],  # the north of Vietnam keeps Hanoi time, which tzdata folds in here
     "Europe/Belgrade": ["XK"],  # tzdata follows ISO 3166, which has no Kosovo
 }
@@ -184,7 +185,10 @@ STATE_NAMES = {
     "RU-STA": "Stavropol Krai",
     "RU-ZAB": "Zabaykalsky Krai",
     "SE-AB": "Stockholm County",
-    "TW-KHH": "Kaohsiung",
+    "TW-CYI": "Chiayi City",
+    "TW-CYQ": "Chiayi County",
+    "TW-HSQ": "Hsinchu County",
+    "TW-HSZ": "Hsinchu City",
     "UA-30": "Kyiv",
     "VN-CT": "Can Tho",
     "VN-DN": "Da Nang",
@@ -193,7 +197,7 @@ STATE_NAMES = {
 """Where the name of GeoNames is not the usual English one, by ISO 3166-2 code."""
 
 PLACE_STATES = {
-    "294981": "IL.02",  # Giv'at Shmuel is in the Central District, across the road from Tel Aviv's
+    294981: "IL.02",  # Giv'at Shmuel is in the Central District, across the road from Tel Aviv's
 }
 """Places that GeoNames has in the wrong state: id and GeoNames code of the right one."""
 
@@ -272,10 +276,8 @@ def build(folder: Path) -> Table:
     countries = _countries(json.loads(read("countries", folder)))
     rows = {country.code: row for row, country in enumerate(countries)}
     places = list(json.loads(read("places", folder)).values())
-    admins = [
-        PLACE_STATES.get(str(place["geonameid"]), f"{place['countrycode']}.{place['admin1code']}")
-        for place in places
-    ]
+    features = _features(folder)
+    admins = _admins(places, features)
     states, state_rows = _states(sorted(set(admins)), rows, folder)
     lats = np.round(np.array([place["latitude"] for place in places]) * UNITS_PER_DEG)
     lons = np.round(np.array([place["longitude"] for place in places]) * UNITS_PER_DEG)
@@ -283,8 +285,9 @@ def build(folder: Path) -> Table:
     geonameids = np.array([place["geonameid"] for place in places], dtype=np.int64)
     order = np.lexsort((geonameids, cells_of(lats, lons)))
     blob, starts = _names([places[k]["name"] for k in order])
-    sections = _sections(folder)
-    is_section = np.array([int(place["geonameid"]) in sections for place in places])
+    is_section = np.array(
+        [features.get(place["geonameid"], ("", ""))[0] == "PPLX" for place in places]
+    )
     populations = np.array([_three_digits(place["population"]) for place in places])
     _report(places, admins, states, state_rows, is_section)
     return Table(
@@ -332,6 +335,8 @@ def _states(
     for key in keys:
         country = key.split(".")[0]
         name = names.get(key)
+        if key.startswith("TW."):
+            name = accented[str(joined[key][0]).replace("-", "").lower()]
         if name is None:
             if country not in nameless:
                 nameless[country] = len(states)
@@ -366,6 +371,9 @@ def _subdivisions(folder: Path) -> dict[str, tuple[str | None, int | None]]:
     joined = {}
     for line in read("subdivisions", folder).decode().splitlines():
         _, iso_code, code, geonameid, *_ = line.split("\t")
+        if code.startswith("TW."):
+            part = code.split(".")[2] if code.count(".") == 2 else iso_code[3:]
+            code = f"TW.{part}"
         if code.count(".") == 1:
             joined[code] = (iso_code or None, int(geonameid) if geonameid else None)
     return joined
@@ -386,11 +394,33 @@ def _folded(name: str) -> str:
     return "".join(letter for letter in letters if letter.isalpha())
 
 
-def _sections(folder: Path) -> set[int]:
-    """Ids of the places that are part of another place."""
+def _features(folder: Path) -> dict[int, tuple[str, str]]:
+    """Feature code and second-level division of each place, by its id."""
     lines = read("features", folder).decode().splitlines()
     fields = (line.split("\t") for line in lines)
-    return {int(field[0]) for field in fields if field[7] == "PPLX"}
+    return {int(field[0]): (field[7], field[11]) for field in fields}
+
+
+def _admins(places: list[dict[str, Any]], features: dict[int, tuple[str, str]]) -> list[str]:
+    """GeoNames code of each place's state.
+
+    For Taiwan, the second level: the first is two provinces without an administration, the
+    second is what ISO 3166-2 lists. A place whose division is not known takes its neighbour's.
+    """
+    admins = []
+    taiwan = {
+        place["geonameid"]: (place["latitude"], place["longitude"])
+        for place in places
+        if place["countrycode"] == "TW" and features.get(place["geonameid"], ("", ""))[1]
+    }
+    for place in places:
+        key = f"{place['countrycode']}.{place['admin1code']}"
+        if place["countrycode"] == "TW":
+            lat, lon = place["latitude"], place["longitude"]
+            known = min(taiwan, key=lambda k: (taiwan[k][0] - lat) ** 2 + (taiwan[k][1] - lon) ** 2)
+            key = f"TW.{features[known][1]}"
+        admins.append(PLACE_STATES.get(place["geonameid"], key))
+    return admins
 
 
 def _zones(countries: dict[str, int], folder: Path) -> dict[str, list[int]]:

@@ -89,8 +89,7 @@ def nearest_places(
     found = np.full(len(lats_deg), -1, dtype=np.int64)
     chords2 = np.full(len(lats_deg), np.inf)
     points = unit_vectors(lats_deg, lons_deg)
-    has_any = allowed_ZC[:, np.unique(place_countries)].any(axis=1)
-    left = np.flatnonzero(has_any[sets])
+    left = np.arange(len(lats_deg))
     for window_deg in _WINDOWS_DEG:
         slices = _window(grid.starts, lats_deg[left], lons_deg[left], window_deg)
         for asked, places in _candidates(slices):
@@ -98,9 +97,12 @@ def nearest_places(
             keep = allowed_ZC[sets[queries], place_countries[places]]
             _keep_nearest(points, grid.units, queries[keep], places[keep], found, chords2)
         left = left[chords2[left] > 4 * np.sin(np.radians(window_deg) / 2) ** 2]
-    for row in np.unique(sets[left[~near_only[sets[left]]]]):
+    left = left[~near_only[sets[left]]]
+    for row in np.unique(sets[left]):
         queries = left[sets[left] == row]
         places = np.flatnonzero(allowed_ZC[row, place_countries])
+        if not len(places):
+            continue
         for some in np.array_split(queries, len(queries) * len(places) // _MOST_CANDIDATES + 1):
             dots = points[some] @ grid.units[places].T
             found[some] = places[dots.argmax(axis=1)]

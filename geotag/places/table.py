@@ -132,8 +132,10 @@ def unpack(content: bytes, *, source: str = "gazetteer") -> Table:
         countries=tuple(Country(**entry) for entry in header["countries"]),
         states=tuple(State(**entry) for entry in header["states"]),
         zones={zone: tuple(rows) for zone, rows in header["zones"].items()},
-        lats_deg=_degrees(cells // COLUMNS, columns["lats_units"]) - 90,
-        lons_deg=_degrees(cells % COLUMNS, columns["lons_units"]) - 180,
+        lats_deg=(_units(cells // COLUMNS, columns["lats_units"]) - 90 * UNITS_PER_DEG)
+        / UNITS_PER_DEG,
+        lons_deg=(_units(cells % COLUMNS, columns["lons_units"]) - 180 * UNITS_PER_DEG)
+        / UNITS_PER_DEG,
         geonameids=columns["geonameids"],
         place_states=columns["states"],
         populations=columns["population_digits"] * 10 ** columns["population_tens"],
@@ -186,8 +188,8 @@ def compress(content: bytes) -> bytes:
     return lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
 
 
-def _degrees(cells: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.asarray((cells * _UNITS_PER_CELL + units) / UNITS_PER_DEG, dtype=np.float64)
+def _units(cells: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(cells * _UNITS_PER_CELL + units, dtype=np.float64)
 
 
 def _to_planes(values: NDArray[np.int64], count: int) -> bytes:
