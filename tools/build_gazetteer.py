@@ -372,6 +372,8 @@ def _subdivisions(folder: Path) -> dict[str, tuple[str | None, int | None]]:
     for line in read("subdivisions", folder).decode().splitlines():
         _, iso_code, code, geonameid, *_ = line.split("\t")
         if code.startswith("TW."):
+            if not iso_code:
+                continue
             part = code.split(".")[2] if code.count(".") == 2 else iso_code[3:]
             code = f"TW.{part}"
         if code.count(".") == 1:
