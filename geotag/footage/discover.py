@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from geotag.errors import ConfigError
@@ -17,19 +17,15 @@ from geotag.footage.drives import group_drives
 from geotag.footage.files import open_file
 from geotag.footage.kinds import HEAD_BYTES, is_video, video_kind
 from geotag.footage.origin import Understanding, read_origin
-from geotag.footage.sidecars import Folder, find_sidecars
-from geotag.types import Discovery, Skipped, Video
+from geotag.footage.sidecars import find_sidecars
+from geotag.footage.walk import Entry, Folder, list_folder, walk
+from geotag.types import Discovery, Origin, Skipped, Video
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     Recall = Callable[[Path, os.stat_result], str | None]
     Remember = Callable[[Path, os.stat_result, str], None]
-
-SYSTEM_FOLDERS = frozenset(
-    ("system volume information", "$recycle.bin", "recycler", "lost+found", "@eadir", "#recycle")
-)
-"""Folders of Windows, Linux and NAS systems, in lower case; names with a leading dot go anyway."""
 
 _EDGE_BYTES = 1 << 20
 _READERS = 4
@@ -42,36 +38,15 @@ _Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Entry:
-    """A file that the walk met, or a folder that cannot be listed."""
-
-    folder: Folder
-    name: str
-    path: Path
-    status: os.stat_result | None
-    """None where it cannot be had."""
-    is_folder: bool = False
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return (*self.folder.parts, self.name)
-
-    @property
-    def ending(self) -> str:
-        return PurePath(self.name).suffix.lower()
-
-    @property
-    def size_bytes(self) -> int:
-        is_file = self.status is not None and stat.S_ISREG(self.status.st_mode)
-        return self.status.st_size if self.status is not None and is_file else 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
     """An entry that is a video, understood."""
 
-    entry: _Entry
+    entry: Entry
     understanding: Understanding
+
+    @property
+    def origin(self) -> Origin:
+        return self.understanding.origin
 
 
 def find_videos(root: Path) -> list[Video]:
@@ -102,8 +77,9 @@ def discover(
             or a device.
     """
     if _check_root(root):
-        entries, above = list(_walk(root)), root.resolve().parts[-2:]
+        entries, above = list(walk(root)), root.resolve().parts[-2:]
         candidates, thumbnails = _candidates(entries, above)
+        candidates = _settled(candidates, above)
         candidates, proxies, skipped = _without_copies(candidates)
         skipped += thumbnails
     else:
@@ -136,8 +112,12 @@ def content_id(path: Path) -> str:
                 stream.seek(max(_EDGE_BYTES, size_bytes - _EDGE_BYTES))
                 digest.update(stream.read(_EDGE_BYTES))
     except (OSError, ValueError):
-        return blake2b(os.fsencode(path), digest_size=16, person=b"unreadable").hexdigest()
+        return _unreadable_id(path)
     return digest.hexdigest()
+
+
+def _unreadable_id(path: Path) -> str:
+    return blake2b(os.fsencode(path), digest_size=16, person=b"unreadable").hexdigest()
 
 
 def _check_root(root: Path) -> bool:
@@ -159,80 +139,8 @@ def _check_root(root: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def _walk(root: Path) -> Iterator[_Entry]:
-    """Every file under root once, and every folder that cannot be listed.
-
-    Real folders come before linked ones, so that a file keeps its real path, and a folder that
-    was walked is not walked again: no loop of links is endless.
-    """
-    walked: set[tuple[int, int]] = set()
-    # A link upwards would lead out of what was asked for and back into it.
-    above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
-    real = [Folder(root, (), None)]
-    linked: list[Folder] = []
-    while real or linked:
-        folder = real.pop() if real else linked.pop(0)
-        identity = _identity(folder.path)
-        if identity in walked or (folder.parent is not None and identity in above):
-            continue
-        walked.add(identity)
-        entries = _list(folder)
-        if entries is None:
-            outer = folder.parent or folder
-            yield _Entry(outer, folder.path.name, folder.path, None, is_folder=True)
-            continue
-        for entry in entries:
-            if _is_hidden(entry.name):
-                continue
-            path = folder.path / entry.name
-            if entry.name.lower() in folder.folders:
-                inner = Folder(path, (*folder.parts, entry.name), folder)
-                (linked if entry.is_symlink() else real).append(inner)
-            else:
-                yield _Entry(folder, entry.name, path, _status(entry))
-
-
-def _list(folder: Folder) -> list[os.DirEntry[str]] | None:
-    """What a folder holds, by name; None if it cannot be listed."""
-    try:
-        entries = sorted(os.scandir(folder.path), key=lambda entry: entry.name)
-    except OSError:
-        return None
-    for entry in entries:
-        (folder.folders if _is_folder(entry) else folder.files)[entry.name.lower()] = entry.name
-    return entries
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Asked of the entry, which knows it even in a folder that may be listed but not entered."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return entry.stat()
-    except OSError:
-        return None
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    """Device and inode: the same for every path to one folder."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return (-1, hash(folder))
-    return (status.st_dev, status.st_ino)
-
-
 def _candidates(
-    entries: Sequence[_Entry], above: Sequence[str]
+    entries: Sequence[Entry], above: Sequence[str]
 ) -> tuple[list[_Candidate], list[Skipped]]:
     """The entries that are videos, by their name alone if there is no telling what they are.
 
@@ -253,12 +161,38 @@ def _candidates(
     return candidates, thumbnails
 
 
-def _understand(entry: _Entry, head: bytes, above: Sequence[str]) -> Understanding:
+def _settled(candidates: Sequence[_Candidate], above: Sequence[str]) -> list[_Candidate]:
+    """The candidates, those whose name several makers use settled by the rest of their card."""
+    makers: dict[str, set[str | None]] = defaultdict(set)
+    for candidate in candidates:
+        makers[candidate.origin.card].add(candidate.origin.vendor)
+    settled = []
+    for candidate in candidates:
+        known = makers[candidate.origin.card] - {None}
+        if candidate.origin.vendor is None and candidate.origin.rule != "generic" and known:
+            maker = sorted(one for one in known if one)[0] if len(known) == 1 else None
+            understanding = _understand(candidate.entry, b"", above, card_vendor=maker)
+            settled.append(_Candidate(candidate.entry, understanding))
+        else:
+            settled.append(candidate)
+    return settled
+
+
+def _understand(
+    entry: Entry, head: bytes, above: Sequence[str], *, card_vendor: str | None = None
+) -> Understanding:
     folder = entry.folder
-    return read_origin(folder.parts, entry.name, head, above=above, neighbours=folder.files.keys())
+    return read_origin(
+        folder.parts,
+        entry.name,
+        head,
+        above=above,
+        neighbours=folder.files.keys(),
+        card_vendor=card_vendor,
+    )
 
 
-def _read_head(entry: _Entry) -> bytes:
+def _read_head(entry: Entry) -> bytes:
     if entry.status is None:
         return b""
     try:
@@ -296,13 +230,13 @@ def _single(path: Path) -> _Candidate:
     """A file that was asked for, whatever it is; its folder may hold a sidecar."""
     resolved = path.resolve()
     folder = Folder(path.parent, (), None)
-    _list(folder)
-    entry = _Entry(folder, path.name or resolved.name, path, path.stat())
+    list_folder(folder)
+    entry = Entry(folder, path.name or resolved.name, path, path.stat())
     return _Candidate(entry, _understand(entry, _read_head(entry), resolved.parent.parts[-2:]))
 
 
 def _content_ids(
-    entries: Sequence[_Entry], recall: Recall | None, remember: Remember | None
+    entries: Sequence[Entry], recall: Recall | None, remember: Remember | None
 ) -> list[str]:
     known = [
         recall(entry.path, entry.status) if recall and entry.status else None for entry in entries
@@ -312,7 +246,8 @@ def _content_ids(
     digests = []
     for entry, digest in zip(entries, known, strict=True):
         digests.append(next(read) if digest is None else digest)
-        if digest is None and remember and entry.status:
+        is_read = digest is None and digests[-1] != _unreadable_id(entry.path)
+        if is_read and remember and entry.status:
             remember(entry.path, entry.status, digests[-1])
     return digests
 
@@ -330,7 +265,12 @@ def _video(candidate: _Candidate, content: str, proxy: Path | None) -> Video:
         video_id=digest.hexdigest(),
         size_bytes=entry.size_bytes,
         content_id=content,
-        origin=replace(origin, card=_printable(origin.card)),
+        origin=replace(
+            origin,
+            card=_printable(origin.card),
+            recording=_printable(origin.recording),
+            reasons=tuple(_printable(reason) for reason in origin.reasons),
+        ),
         sidecars=find_sidecars(entry.folder, entry.name, understanding.shared_stem, origin),
         proxy=proxy,
     )
@@ -349,7 +289,7 @@ def _in_threads(
         return [result for results in done for result in results]
 
 
-def _name(entry: _Entry) -> str:
+def _name(entry: Entry) -> str:
     return _printable("/".join(entry.parts))
 
 

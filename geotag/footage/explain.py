@@ -74,7 +74,7 @@ def _identity(video: Video) -> str:
     """`VIOFO, front (F), normal, 2024-05-01 10:00:00, number 12`."""
     origin = video.origin
     if origin.channel is None:
-        channel = f"channel {origin.lens}" if origin.lens else "one channel"
+        channel = f"channel {origin.lens}" if origin.lens else "no channel named"
     else:
         is_said = origin.lens is None or origin.lens.lower() == origin.channel
         channel = origin.channel + ("" if is_said else f" ({origin.lens})")

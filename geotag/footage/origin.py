@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from geotag.footage.surroundings import Surroundings
 from geotag.footage.vendors import Naming, Table, load_table
 from geotag.types import Channel, Mode, Origin
 
@@ -23,18 +24,15 @@ _STAMP = re.compile(
     r"(?<!\d)(?P<Y>(?:19|20)\d\d)[-_.]?(?P<m>\d\d)[-_.]?(?P<d>\d\d)(?:[-_.,T ]{0,3}|[-_ ]at[-_ ])"
     r"(?P<H>\d\d)(?:[-_.:h]?(?P<M>\d\d)[-_.:m]?(?P<S>\d\d)s?(?:[.]?\d{3})?"
     r"|[-_.:h](?P<M2>\d\d)m?|(?P<M3>(?<=\d{10})\d\d))(?!\d)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 """A date and a time of day in a name, seconds or none; without separators only as 12 digits."""
-_AFTER_STAMP = re.compile(r"[-_ .]*(?P<n>\d{1,6})?[-_ .]*(?P<lens>[A-Z])?", re.IGNORECASE)
-_NUMBERED = re.compile(r"[A-Z_]{3,5}(?P<n>\d{4,5})", re.IGNORECASE)
-"""Names as the Design rule for Camera File system (JEITA CP-3461) wants them: DSCF0012."""
-_DATED_FOLDER = re.compile(
-    r"(?:19|20)\d\d(?:[-_.]?\d\d){0,2}(?:[-_ T]\d\d[-_.]?\d\d(?:[-_.]?\d\d)?)?"
+_AFTER_STAMP = re.compile(
+    r"[-_ .]*(?P<n>\d{1,6})?[-_ .]*(?P<lens>[A-Z])?", re.IGNORECASE | re.ASCII
 )
-_NUMBERED_FOLDER = re.compile(r"\d{3}[A-Z0-9_]{5}|DJI_\d{3}", re.IGNORECASE)
+_NUMBERED = re.compile(r"[A-Z_]{3,5}(?P<n>\d{4,5})", re.IGNORECASE | re.ASCII)
+"""Names as the Design rule for Camera File system (JEITA CP-3461) wants them: DSCF0012."""
 _WORDS = re.compile(r"[a-z]+")
-_TOKENS = re.compile(r"[a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +55,7 @@ def read_origin(
     *,
     above: Sequence[str] = (),
     neighbours: Container[str] = (),
+    card_vendor: str | None = None,
 ) -> Understanding:
     """Understand a file.
 
@@ -67,82 +66,19 @@ def read_origin(
         above: names of the scanned folder and its parents, outermost first: they tell channel and
             mode where nothing below does.
         neighbours: names, in lower case, of everything in the file's folder.
+        card_vendor: maker of the other files of the card, for a name that does not tell.
     """
     table = load_table()
     stem, ending = _split(name)
-    evidence = _Evidence(table, folders, above, head, f"{stem}.gpx".lower() in neighbours)
+    around = Surroundings(
+        table, folders, above, head, f"{stem}.gpx".lower() in neighbours, card_vendor
+    )
     rejected: list[str] = []
     found = _match(table, folders, stem, rejected)
     copying = 2 if ending.lower() in PROXY_ENDINGS else 0
     if found is None:
-        return _generic(stem, evidence, rejected, level=copying)
-    return _known(found, evidence, rejected, level=copying)
-
-
-@dataclass(frozen=True, slots=True)
-class _Evidence:
-    """What is known beside the name."""
-
-    table: Table
-    folders: Sequence[str]
-    above: Sequence[str]
-    head: bytes
-    has_gpx: bool
-
-    def of_bytes(self) -> tuple[str, str] | None:
-        """Vendor and reason."""
-        for word, vendor in self.table.vendor_of_bytes:
-            if word in self.head:
-                return vendor, f'"{word.decode()}" in the first bytes: {vendor}'
-        return None
-
-    def of_folders(self, vendors: Sequence[str] = ()) -> tuple[str, str] | None:
-        """Vendor and reason; one of some vendors only, if given, and then weaker signs count."""
-        for folder in reversed((*self.above, *self.folders)):
-            for word in _folder_words(folder):
-                vendor = self.table.vendor_of_folder.get(word)
-                if vendors and vendor not in vendors:
-                    vendor = self.table.vendor_of_shared_folder.get(word)
-                if vendor and (not vendors or vendor in vendors):
-                    return vendor, f"folder {folder}: {vendor}"
-        return None
-
-    def of_neighbours(self, vendors: Sequence[str]) -> tuple[str, str] | None:
-        """Vendor and reason."""
-        if self.has_gpx and "DDPai" in vendors:
-            return "DDPai", "a .gpx of the same name beside it: DDPai"
-        return None
-
-    def mode(self) -> tuple[Mode | None, str]:
-        """Mode and reason, from the nearest folder that says anything."""
-        for folder in reversed((*self.above, *self.folders)):
-            mode = self.table.mode_of_folder.get(folder.lower())
-            if mode is not None:
-                return mode, f"folder {folder}: {mode}"
-        return None, ""
-
-    def channel(self) -> tuple[Channel | None, str]:
-        """Channel and reason, from the nearest folder that says anything."""
-        for folder in reversed(self.folders):
-            channel = self._channel_of(folder)
-            if channel is not None:
-                return channel, f"folder {folder}: {channel}"
-        for folder in reversed(self.above):
-            channel = self.table.channel_of_word.get(folder.lower())
-            if channel is not None:
-                return channel, f"folder {folder}: {channel}"
-        return None, ""
-
-    def _channel_of(self, folder: str) -> Channel | None:
-        lower = folder.lower()
-        if lower in self.table.channel_of_letter:
-            return self.table.channel_of_letter[lower]
-        found = {
-            self.table.channel_of_word[word]
-            for word in _WORDS.findall(lower)
-            if word in self.table.channel_of_word
-        }
-        return found.pop() if len(found) == 1 else None
+        return _generic(stem, around, rejected, level=copying)
+    return _known(found, around, rejected, level=copying)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +162,17 @@ def _start(match: re.Match[str]) -> datetime | None:
         return None
 
 
-def _known(found: _Found, evidence: _Evidence, rejected: list[str], *, level: int) -> Understanding:
+def _known(
+    found: _Found, around: Surroundings, rejected: list[str], *, level: int
+) -> Understanding:
     naming = found.naming
     reasons = [_fitting(found)]
-    vendor, why = _vendor(naming, evidence)
+    vendor, why = _vendor(naming, around)
     reasons += why
     is_own = vendor == naming.vendor
     lens = found.word("lens")
-    channel, why_channel = _channel(naming, lens, evidence, is_own=is_own)
-    mode, why_mode = _mode(found, evidence)
+    channel, why_channel = _channel(naming, lens, around, is_own=is_own)
+    mode, why_mode = _mode(found, around)
     part = found.number("part") if found.word("part") else naming.part
     start = found.start
     if start is not None and part and naming.part_s:
@@ -252,7 +190,7 @@ def _known(found: _Found, evidence: _Evidence, rejected: list[str], *, level: in
             sequence=part if number is None else number,
             recording=_recording(found, part, shared),
             part=part,
-            card=_card(found, evidence),
+            card=_card(found, around),
             rule=naming.rule,
             reasons=(*reasons, *rejected),
         ),
@@ -265,40 +203,40 @@ def _known(found: _Found, evidence: _Evidence, rejected: list[str], *, level: in
 def _fitting(found: _Found) -> str:
     naming = found.naming
     makers = " or ".join(naming.shared_by or (naming.vendor,))
-    around = ", with words around it" if found.is_loose else ""
-    return f"a name as {makers} gives (rule {naming.rule}){around}"
+    loosely = ", with words around it" if found.is_loose else ""
+    return f"a name as {makers} gives (rule {naming.rule}){loosely}"
 
 
-def _vendor(naming: Naming, evidence: _Evidence) -> tuple[str | None, list[str]]:
-    by_bytes = evidence.of_bytes()
+def _vendor(naming: Naming, around: Surroundings) -> tuple[str | None, list[str]]:
+    by_bytes = around.of_bytes()
     if by_bytes is not None:
         return by_bytes[0], [by_bytes[1]] if by_bytes[0] != naming.vendor else []
     if not naming.shared_by:
         return naming.vendor, []
-    told = evidence.of_neighbours(naming.shared_by) or evidence.of_folders(naming.shared_by)
+    told = around.of_neighbours(naming.shared_by) or around.of_folders(naming.shared_by)
     if told is not None:
         return told[0], [told[1]]
     return None, ["nothing else tells which of them it is"]
 
 
 def _channel(
-    naming: Naming, lens: str, evidence: _Evidence, *, is_own: bool
+    naming: Naming, lens: str, around: Surroundings, *, is_own: bool
 ) -> tuple[Channel | None, str]:
     channel = naming.lenses.get(lens.lower()) if lens else None
     if channel is not None:
         return channel, f"{lens}: {channel} camera"
-    channel, why = evidence.channel()
+    channel, why = around.channel()
     if channel is None and is_own and not lens and "" in naming.lenses:
         return naming.lenses[""], f"no channel in the name: {naming.lenses['']} camera"
     return channel, why
 
 
-def _mode(found: _Found, evidence: _Evidence) -> tuple[Mode | None, str]:
+def _mode(found: _Found, around: Surroundings) -> tuple[Mode | None, str]:
     word = found.word("mode")
     mode = found.naming.modes.get(word.lower()) if word else None
     if mode is not None:
         return mode, f"{word}: {mode}"
-    mode, why = evidence.mode()
+    mode, why = around.mode()
     if mode is None and found.naming.mode is not None:
         return found.naming.mode, f"nothing says otherwise: {found.naming.mode}"
     return mode, why
@@ -317,9 +255,9 @@ def _recording(found: _Found, part: int | None, shared: str) -> str:
     return f"{found.naming.vendor} {found.word('route') or found.word('n')}".lower()
 
 
-def _card(found: _Found, evidence: _Evidence) -> str:
+def _card(found: _Found, around: Surroundings) -> str:
     if not found.naming.is_path:
-        return _card_of(evidence)
+        return around.card()
     # The folders that the pattern took in are the camera's own.
     before = found.text[: found.match.start("route")].rstrip("/")
     return before.rpartition("/")[0] if _is_cut(found) else before
@@ -331,27 +269,11 @@ def _is_cut(found: _Found) -> bool:
     return first > 0 and found.text[first - 1] != "/"
 
 
-def _card_of(evidence: _Evidence) -> str:
-    """The folders that are left when those that cameras make are taken from the inner end."""
-    folders = list(evidence.folders)
-    while folders and _is_layout(folders[-1], evidence.table):
-        folders.pop()
-    return "/".join(folders)
-
-
-def _is_layout(folder: str, table: Table) -> bool:
-    return (
-        folder.lower() in table.layout
-        or _DATED_FOLDER.fullmatch(folder) is not None
-        or _NUMBERED_FOLDER.fullmatch(folder) is not None
-    )
-
-
-def _generic(stem: str, evidence: _Evidence, rejected: list[str], *, level: int) -> Understanding:
-    told = evidence.of_bytes() or evidence.of_folders()
+def _generic(stem: str, around: Surroundings, rejected: list[str], *, level: int) -> Understanding:
+    told = around.of_bytes() or around.of_folders()
     stamp, start = _find_stamp(stem)
-    channel, lens, shared, why_channel = _generic_channel(stem, stamp, evidence)
-    mode, why_mode = evidence.mode()
+    channel, lens, shared, why_channel = _generic_channel(stem, stamp, around)
+    mode, why_mode = around.mode()
     reasons = [told[1] if told else "no camera is known to give such a name (rule generic)"]
     reasons += [reason for reason in (why_channel, why_mode, _timing(start)) if reason]
     return Understanding(
@@ -363,7 +285,7 @@ def _generic(stem: str, evidence: _Evidence, rejected: list[str], *, level: int)
             start_local=start,
             sequence=_generic_number(stem, stamp),
             recording=shared,
-            card=_card_of(evidence),
+            card=around.card(),
             rule="generic",
             reasons=(*reasons, *rejected),
         ),
@@ -382,26 +304,26 @@ def _find_stamp(stem: str) -> tuple[re.Match[str] | None, datetime | None]:
 
 
 def _generic_channel(
-    stem: str, stamp: re.Match[str] | None, evidence: _Evidence
+    stem: str, stamp: re.Match[str] | None, around: Surroundings
 ) -> tuple[Channel | None, str | None, str, str]:
     """Channel, the word for it, the name without the word, and why."""
     lower = stem.lower()
     if stamp is not None:
         after = _AFTER_STAMP.fullmatch(stem, stamp.end())
         letter = after["lens"] if after is not None else None
-        channel = evidence.table.channel_of_letter.get((letter or "").lower())
+        channel = around.table.channel_of_letter.get((letter or "").lower())
         if letter and channel is not None:
             return channel, letter, lower[:-1].rstrip("_-. "), f"{letter}: {channel} camera"
     # Inside a name such words may mean anything: drive_back_home.
     words = list(_WORDS.finditer(lower))
     ends = {match.span(): match for match in (*words[:1], *words[-1:])}
-    named = [match for match in ends.values() if match[0] in evidence.table.channel_of_word]
+    named = [match for match in ends.values() if match[0] in around.table.channel_of_word]
     if len(named) == 1:
         first, last = named[0].span()
-        channel = evidence.table.channel_of_word[named[0][0]]
+        channel = around.table.channel_of_word[named[0][0]]
         shared = (lower[:first] + lower[last:]).strip("_-. ")
         return channel, named[0][0], shared, f"{stem[first:last]}: {channel} camera"
-    channel, why = evidence.channel()
+    channel, why = around.channel()
     return channel, None, lower, why
 
 
@@ -411,13 +333,6 @@ def _generic_number(stem: str, stamp: re.Match[str] | None) -> int | None:
         return int(after["n"]) if after is not None and after["n"] else None
     numbered = _NUMBERED.fullmatch(stem)
     return int(numbered["n"]) if numbered else None
-
-
-def _folder_words(folder: str) -> list[str]:
-    """A folder's name, and the words in it: `100GOPRO` holds `gopro`, `my 70mai` holds `70mai`."""
-    lower = folder.lower()
-    words = _TOKENS.findall(lower)
-    return [lower, *words, *(word.lstrip("0123456789") for word in words)]
 
 
 def _split(name: str) -> tuple[str, str]:

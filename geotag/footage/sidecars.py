@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    from geotag.footage.walk import Folder
     from geotag.types import Origin
 
 SIDECAR_ENDINGS = (".gpx", ".nmea", ".gps", ".srt", ".fit")
@@ -17,19 +17,6 @@ SIDECAR_ENDINGS = (".gpx", ".nmea", ".gps", ".srt", ".fit")
 
 _CARD_LOG = re.compile(r"\.?gpsdata\d*\.txt")
 """The one log of a 70mai card; hidden by most models."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Folder:
-    """What a folder holds; names in lower case lead to those on the disk."""
-
-    path: Path
-    parts: tuple[str, ...]
-    """Its names below the scanned folder."""
-    parent: Folder | None
-    files: dict[str, str] = field(default_factory=dict)
-    """Hidden ones too."""
-    folders: dict[str, str] = field(default_factory=dict)
 
 
 def find_sidecars(folder: Folder, name: str, shared_stem: str, origin: Origin) -> tuple[Path, ...]:

@@ -111,11 +111,11 @@ def _naming(row: dict[str, Any]) -> Naming:
     before = "(?:.*/)?" if is_path else ""
     loose = None
     if not (is_path or shared_by):
-        loose = re.compile(rf"(?:.*[^0-9a-z])?(?:{pattern}){_COPIED}", re.IGNORECASE)
+        loose = re.compile(rf"(?:.*[^0-9a-z])?(?:{pattern}){_COPIED}", re.IGNORECASE | re.ASCII)
     return Naming(
         rule=row["rule"],
         vendor=row["vendor"],
-        pattern=re.compile(f"{before}(?:{pattern})", re.IGNORECASE),
+        pattern=re.compile(f"{before}(?:{pattern})", re.IGNORECASE | re.ASCII),
         loose=loose,
         is_path=is_path,
         lenses={word.lower(): _channel(name) for word, name in row.get("lenses", {}).items()},

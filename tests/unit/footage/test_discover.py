@@ -270,3 +270,197 @@ def test_names_are_printable_whatever_bytes_they_hold(tmp_path: Path) -> None:
         assert video.name.encode("utf-8").decode("utf-8").isprintable()
         assert video.path.is_file()
     assert len({video.video_id for video in found}) == 4
+
+
+def found_in(root: Path) -> tuple[list[str], dict[str, str]]:
+    found = discover.discover(root)
+    return [video.name for video in found.videos], {one.name: one.reason for one in found.skipped}
+
+
+def test_small_copies_are_skipped_with_the_file_they_copy_and_kept_as_its_proxy(
+    tmp_path: Path,
+) -> None:
+    pairs = {
+        "DCIM/100GOPRO/GX010048.MP4": "DCIM/100GOPRO/GL010048.LRV",
+        "DCIM/100GOPRO/GOPR0049.MP4": "DCIM/100GOPRO/GOPR0049.LRV",
+        "DJI_20230101120000_0001_D.MP4": "DJI_20230101120000_0001_D.LRF",
+        "240915_143027_001_FH.MP4": "240915_143027_001_FL.MP4",
+        "2024-04-26--19-07-52--3/fcamera.hevc": "2024-04-26--19-07-52--3/qcamera.ts",
+    }
+    for full, copy in pairs.items():
+        put(tmp_path / full)
+        put(tmp_path / copy)
+    found = discover.discover(tmp_path)
+    assert {video.name: video.proxy for video in found.videos} == {
+        full: tmp_path / copy for full, copy in pairs.items()
+    }
+    assert {one.name: one.reason for one in found.skipped} == {
+        copy: f"the camera's small copy of {Path(full).name}" for full, copy in pairs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["GL010048.LRV", "clip.lrf", "240915_143027_001_FL.MP4", "2024-04-26--1/qcamera.ts"]
+)
+def test_a_small_copy_without_its_video_is_a_video(tmp_path: Path, name: str) -> None:
+    put(tmp_path / name)
+    put(tmp_path / "another" / "GX010048.MP4")
+    assert set(found_in(tmp_path)[0]) == {name, "another/GX010048.MP4"}
+
+
+def test_a_small_copy_of_an_empty_file_is_scanned_as_well(tmp_path: Path) -> None:
+    put(tmp_path / "GX010048.MP4", b"")
+    put(tmp_path / "GL010048.LRV")
+    assert found_in(tmp_path) == (["GL010048.LRV", "GX010048.MP4"], {})
+
+
+def test_thumbnails_are_skipped_and_what_only_is_called_so_is_scanned(tmp_path: Path) -> None:
+    put(tmp_path / "GX010048.MP4")
+    put(tmp_path / "GX010048.THM", b"\xff\xd8\xff\xe0" + bytes(32))
+    put(tmp_path / "odd.thm")
+    names, skipped = found_in(tmp_path)
+    assert names == ["GX010048.MP4", "odd.thm"]
+    assert list(skipped) == ["GX010048.THM"]
+    assert "thumbnail" in skipped["GX010048.THM"]
+
+
+def sidecars(root: Path, name: str) -> list[str]:
+    (video,) = (one for one in discover.discover(root).videos if one.name == name)
+    return [path.relative_to(root).as_posix() for path in video.sidecars]
+
+
+def test_sidecars_of_the_same_name_are_found_in_any_case_the_most_specific_first(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path / "a" / "clip.MP4")
+    for name in ("CLIP.NMEA", "clip.srt", "Clip.Gpx", "clip.mp4.GPX", "clip.gps", "clip.fit"):
+        put(tmp_path / "a" / name, b"x")
+    for name in ("clip2.gpx", "clip.txt", "clip.MP4.geotag.json", "clip.MP4.xmp", "clip.csv"):
+        put(tmp_path / "a" / name, b"x")
+    put(tmp_path / "a" / "tags.geojson", b"{}")
+    put(tmp_path / "clip.gpx", b"x")
+    assert sidecars(tmp_path, "a/clip.MP4") == [
+        "a/clip.mp4.GPX",
+        "a/Clip.Gpx",
+        "a/CLIP.NMEA",
+        "a/clip.gps",
+        "a/clip.srt",
+        "a/clip.fit",
+    ]
+
+
+def test_channels_share_the_sidecar_that_names_none(tmp_path: Path) -> None:
+    for name in ("20141017_163635_NF.mp4", "20141017_163635_NR.mp4"):
+        put(tmp_path / "Record" / name)
+    put(tmp_path / "Record" / "20141017_163635_N.gps", b"x")
+    for lens in "FR":
+        assert sidecars(tmp_path, f"Record/20141017_163635_N{lens}.mp4") == [
+            "Record/20141017_163635_N.gps"
+        ]
+
+
+def test_the_hidden_log_of_a_70mai_card_belongs_to_each_of_its_files_and_to_no_other(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path / "car" / "Normal" / "Front" / "NO20191130-120156-000121F.MP4")
+    put(tmp_path / "car" / ".GPSData000001.txt", b"$V02")
+    put(tmp_path / "car" / "holiday.mp4")
+    put(tmp_path / ".GPSData000009.txt", b"$V02")
+    name = "car/Normal/Front/NO20191130-120156-000121F.MP4"
+    assert sidecars(tmp_path, name) == ["car/.GPSData000001.txt"]
+    assert sidecars(tmp_path, "car/holiday.mp4") == []
+
+
+def test_a_log_above_the_card_is_not_of_the_card(tmp_path: Path) -> None:
+    put(tmp_path / "car" / "Normal" / "NO20191130-120156-000121F.MP4")
+    put(tmp_path / ".GPSData000009.txt", b"$V02")
+    assert sidecars(tmp_path, "car/Normal/NO20191130-120156-000121F.MP4") == []
+
+
+def test_tesla_s_event_and_the_oxts_folder_of_kitti_are_sidecars(tmp_path: Path) -> None:
+    stamp = "2024-08-19_19-06-18"
+    put(tmp_path / "SavedClips" / stamp / f"{stamp}-front.mp4")
+    put(tmp_path / "SavedClips" / stamp / "event.json", b"{}")
+    put(tmp_path / "kitti" / "drive.mp4")
+    put(tmp_path / "kitti" / "event.json", b"{}")
+    put(tmp_path / "kitti" / "oxts" / "data" / "0000000000.txt", b"1")
+    assert sidecars(tmp_path, f"SavedClips/{stamp}/{stamp}-front.mp4") == [
+        f"SavedClips/{stamp}/event.json"
+    ]
+    assert sidecars(tmp_path, "kitti/drive.mp4") == ["kitti/oxts"]
+
+
+def test_a_file_that_was_asked_for_alone_has_its_sidecar_too(tmp_path: Path) -> None:
+    path = put(tmp_path / "RO" / "20220101120000_000123.MP4")
+    put(tmp_path / "RO" / "20220101120000_000123.gpx", b"x")
+    (video,) = discover.discover(path).videos
+    assert [one.name for one in video.sidecars] == ["20220101120000_000123.gpx"]
+    assert video.origin.mode == "event"
+
+
+def test_the_rest_of_a_card_tells_whose_a_name_of_several_makers_is(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "20260806170529_0060.mp4")
+    put(tmp_path / "a" / "20260806170629_0060.mp4")
+    put(tmp_path / "b" / "20260806170629_0060.mp4")
+    put(tmp_path / "a" / "20260806170529_0060_A.mp4")
+    makers = {video.name: video.origin.vendor for video in find_videos(tmp_path)}
+    assert makers == {
+        "a/20260806170529_0060.mp4": "DDPai",
+        "a/20260806170529_0060_A.mp4": "DDPai",
+        "a/20260806170629_0060.mp4": "DDPai",
+        "b/20260806170629_0060.mp4": None,
+    }
+
+
+def test_content_ids_follow_the_content_wherever_it_lies(tmp_path: Path) -> None:
+    put(tmp_path / "one" / "clip.mp4")
+    put(tmp_path / "two" / "renamed.mp4")
+    put(tmp_path / "two" / "other.mp4", MP4 + b"x")
+    one, other, renamed = find_videos(tmp_path)
+    assert one.content_id == renamed.content_id != other.content_id
+    assert discover.content_id(one.path) == one.content_id
+    assert one.video_id != renamed.video_id
+
+
+def test_what_cannot_be_read_has_the_content_of_nothing_else(tmp_path: Path) -> None:
+    put(tmp_path / "empty.mp4", b"")
+    for name in ("gone", "gone-too"):
+        (tmp_path / f"{name}.mp4").symlink_to(tmp_path / name)
+    assert len({video.content_id for video in find_videos(tmp_path)}) == 3
+
+
+def test_a_remembered_file_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        put(tmp_path / name, MP4 + name.encode())
+    known: dict[tuple[Path, int], str] = {}
+
+    def remember(path: Path, status: os.stat_result, content: str) -> None:
+        known[path, status.st_mtime_ns] = content
+
+    def recall(path: Path, status: os.stat_result) -> str | None:
+        return known.get((path, status.st_mtime_ns))
+
+    first = discover.discover(tmp_path, recall=recall, remember=remember)
+    assert len(known) == 2
+    put(tmp_path / "c.mp4", MP4 + b"c")
+    read: list[Path] = []
+    real = discover.content_id
+    monkeypatch.setattr(discover, "content_id", lambda path: (read.append(path), real(path))[1])
+    second = discover.discover(tmp_path, recall=recall, remember=remember)
+    assert read == [tmp_path / "c.mp4"]
+    assert second.videos[:2] == first.videos
+    assert len(known) == 3
+
+
+def test_drives_hold_what_was_found(tmp_path: Path) -> None:
+    for minute in (0, 1, 2):
+        for lens in "FR":
+            put(tmp_path / "Movie" / f"20240501_080{minute}00_0000{minute}{lens}.MP4")
+    found = discover.discover(tmp_path)
+    (drive,) = found.drives
+    assert [len(moment.videos) for moment in drive.moments] == [2, 2, 2]
+    assert {video.video_id for moment in drive.moments for video in moment.videos} == {
+        video.video_id for video in found.videos
+    }
