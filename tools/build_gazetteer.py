@@ -201,6 +201,15 @@ PLACE_STATES = {
 }
 """Places that GeoNames has in the wrong state: id and GeoNames code of the right one."""
 
+PLACE_NAMES = {
+    104515: "Mecca",
+    109223: "Medina",
+    293918: "Petah Tikva",
+    2624652: "Aarhus",
+    6077243: "Montreal",
+}
+"""Cities whose usual English name is another than that of GeoNames, by id."""
+
 STATE_CODES = {
     "CG.15": "CG-16",
     "IN.41": "IN-LA",
@@ -284,7 +293,9 @@ def build(folder: Path) -> Table:
     lats, lons = lats / UNITS_PER_DEG, lons / UNITS_PER_DEG
     geonameids = np.array([place["geonameid"] for place in places], dtype=np.int64)
     order = np.lexsort((geonameids, cells_of(lats, lons)))
-    blob, starts = _names([places[k]["name"] for k in order])
+    blob, starts = _names(
+        [PLACE_NAMES.get(places[k]["geonameid"], places[k]["name"]) for k in order]
+    )
     is_section = np.array(
         [features.get(place["geonameid"], ("", ""))[0] == "PPLX" for place in places]
     )

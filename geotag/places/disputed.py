@@ -73,7 +73,7 @@ class Areas:
                     if country in countries or state in states or zone in area.zones:
                         found[k] = text
             for outline in area.outlines:
-                for k in np.flatnonzero(_inside(lats_deg, lons_deg, outline)):
+                for k in np.flatnonzero(_inside(lats_deg, lons_deg, outline)).tolist():
                     found[k] = text
         return found
 
