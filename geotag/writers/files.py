@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """Where text goes."""
+    """Where a file's content goes."""
 
-    def write(self, text: str) -> None:
-        """Add text.  Raises OutputError."""
+    def write(self, piece: str | bytes) -> None:
+        """Add text, or the bytes of a format that is not text.  Raises OutputError."""
         ...
 
     def commit(self) -> None:
@@ -35,12 +35,13 @@ class Target(Protocol):
 class AtomicFile:
     """A file that replaces the one of its name in a single step, when it is complete.
 
-    The text grows in a hidden file of the same folder; until `commit` the old file is untouched.
+    It grows in a hidden file of the same folder; until `commit` the old file is untouched.
     Opening it therefore proves, before hours of work, that the folder can be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, option: str = "--out") -> None:
         self._name = str(path)
+        self._option = option  # what to choose another file with
         self._target = Path(os.path.realpath(path))  # a link keeps pointing where it points
         with self._explained():
             self._check_target(path)
@@ -50,10 +51,14 @@ class AtomicFile:
                 "x", encoding="utf-8", newline="", errors="backslashreplace"
             )
 
-    def write(self, text: str) -> None:
-        """Add text to the hidden file."""
+    def write(self, piece: str | bytes) -> None:
+        """Add text or bytes to the hidden file."""
         with self._explained():
-            self._stream.write(text)
+            if isinstance(piece, str):
+                self._stream.write(piece)
+            else:
+                self._stream.flush()
+                self._stream.buffer.write(piece)
 
     def commit(self) -> None:
         """Put the file in its place, on the disk and not only in memory."""
@@ -76,14 +81,16 @@ class AtomicFile:
         if not _is_folder(parent):
             raise OutputError(
                 f"writing {self._name}: the folder {path.parent} does not exist. "
-                "Create it, or choose another --out."
+                f"Create it, or choose another {self._option}."
             )
         if _is_folder(self._target):
-            raise OutputError(f"writing {self._name}: it is a folder. Choose another --out.")
+            raise OutputError(
+                f"writing {self._name}: it is a folder. Choose another {self._option}."
+            )
         if self._is_there() and not os.access(self._target, os.W_OK):
             raise OutputError(
                 f"writing {self._name}: the file is there and write-protected. "
-                "Make it writable, or choose another --out."
+                f"Make it writable, or choose another {self._option}."
             )
 
     def _is_there(self) -> bool:
@@ -99,17 +106,19 @@ class AtomicFile:
             kept = "The file that was there is untouched. " if self._is_there() else ""
             raise OutputError(
                 f"writing {self._name}: {exc.strerror or exc}. {kept}"
-                "Free some space or choose another --out."
+                f"Free some space or choose another {self._option}."
             ) from exc
 
 
 class StandardOutput:
     """Standard output; each piece is flushed, so that a reader sees it at once."""
 
-    def write(self, text: str) -> None:
-        """Send text on."""
+    def write(self, piece: str | bytes) -> None:
+        """Send text or bytes on."""
+        if isinstance(piece, str):
+            piece = piece.encode("utf-8", "backslashreplace")
         try:
-            sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+            sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
         except BrokenPipeError as exc:
             raise OutputError(
@@ -129,15 +138,20 @@ class StandardOutput:
         """What was sent cannot be taken back."""
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(path: Path, content: str | bytes, *, option: str = "--out") -> None:
     """Write a whole file at once, atomically.
+
+    Args:
+        path: the file.
+        content: what it is to hold; text becomes UTF-8.
+        option: what its name was given with, for the text of an error.
 
     Raises:
         OutputError: it cannot be written; what was there is untouched.
     """
-    target = AtomicFile(path)
+    target = AtomicFile(path, option=option)
     try:
-        target.write(text)
+        target.write(content)
         target.commit()
     except BaseException:
         target.abort()

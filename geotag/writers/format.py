@@ -1,4 +1,4 @@
-"""What a writer of one format is: text before, between and after the tags, and one tag's text."""
+"""What a writer of one format is: pieces of text, or a function from all the rows to bytes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from geotag.types import Tag
+    from geotag.writers.tracks import DriveTrack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +22,25 @@ class Format:
     row: Callable[[Tag], str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFormat:
+    """A file format that is written as a whole, from all the tags."""
+
+    modules: tuple[str, ...]
+    """What it is written with, installed by the extra `geo`; imported for this format only."""
+    encode: Callable[[Sequence[Tag], Sequence[DriveTrack] | None], bytes]
+    """Tags, and tracks where they are wanted, to the bytes of the file."""
+
+
 def position(tag: Tag) -> tuple[float, float] | None:
-    """The point that stands for a tag, (lat_deg, lon_deg): measured before predicted."""
-    if tag.location_source == "gps" and tag.gps_lat is not None and tag.gps_lon is not None:
-        return tag.gps_lat, tag.gps_lon
-    if tag.visual_lat is not None and tag.visual_lon is not None:
-        return tag.visual_lat, tag.visual_lon
-    return None
+    """The point that stands for a tag, (lat_deg, lon_deg): that of whoever gave the answer.
+
+    None where there is no answer, whatever else was seen or measured.
+    """
+    lat_deg, lon_deg = {
+        "gps": (tag.gps_lat, tag.gps_lon),
+        "visual": (tag.visual_lat, tag.visual_lon),
+        "drive": (tag.drive_lat, tag.drive_lon),
+        "none": (None, None),
+    }[tag.location_source]
+    return None if lat_deg is None or lon_deg is None else (lat_deg, lon_deg)

@@ -121,7 +121,7 @@ def test_the_suffix_chooses_the_format() -> None:
     assert format_of("tags.GeoJSON") is format_of("x/y.geojson")
     assert format_of("-") is format_of("tags.geojsonl")
     for name in ("tags.txt", "tags", "tags.json"):
-        with pytest.raises(ConfigError, match=r"Allowed are \.geojson, \.csv, \.geojsonl, and -"):
+        with pytest.raises(ConfigError, match=r"Allowed are \.geojson, \.geojsonl, \.csv, \.parquet, \.gpkg, and -"):
             format_of(name)
 
 
