@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from geotag.footage import container
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
@@ -26,12 +28,16 @@ _MARK = re.compile(rb"\x42+\x69", re.DOTALL)
 
 def read_payloads(frame: VideoFrame) -> tuple[bytes, ...]:
     """The unregistered user data of a frame that may hold a position, whole, in their order."""
-    side_data: Any = frame.side_data  # its stubs differ from version to version
-    found = (
-        bytes(entry)
-        for entry in side_data
-        if entry.type.value == _SEI_UNREGISTERED and entry.buffer_size <= MOST_PAYLOAD_BYTES
-    )
+    try:
+        side_data: Any = frame.side_data  # its stubs differ from version to version
+        found = [
+            bytes(entry)
+            for entry in side_data
+            if entry.type.value == _SEI_UNREGISTERED and entry.buffer_size <= MOST_PAYLOAD_BYTES
+        ]
+    except container.DECODING_ERRORS:
+        # PyAV gives none of them where it does not know the kind of one, such as Exif.
+        return ()
     return tuple(payload for payload in found if holds_position(payload))[:_MOST_PAYLOADS]
 
 

@@ -301,6 +301,24 @@ def test_no_child_outlives_a_parent_that_is_killed(path: Path) -> None:
     assert wait_until(lambda: not is_running(pid))
 
 
+def test_a_child_that_hangs_in_a_library_ends_itself_after_its_parent(path: Path) -> None:
+    """Inside a call that lets no other thread of Python run, here a hopeless search."""
+    code = (
+        "import re, sys\nfrom geotag.footage import decode_worker\n"
+        "decode_worker._ORPHAN_S = 0.2\n"
+        "decode_worker.open_video = lambda *_, **__: re.match('(a+)+$', 'a' * 60 + 'b')\n"
+        """decode_worker.main(['{"base_s": 0.2}'])"""
+    )
+    request = f'{{"do": "open", "path": "{path}", "size_bytes": 1, "decode_threads": 1}}\n'
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(request.encode())
+        child.stdin.flush()
+        assert child.wait(timeout=60) == -signal.SIGALRM
+
+
 def test_it_works_from_any_folder_whatever_lies_there(path: Path, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "b.mp4").write_bytes(path.read_bytes())

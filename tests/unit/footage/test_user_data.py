@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from geotag.footage.clips import Sampling, Window
 from geotag.footage.decode import open_video
 from geotag.footage.isolation import DecodeProcess
-from geotag.footage.user_data import MOST_PAYLOAD_BYTES, holds_position
+from geotag.footage.user_data import MOST_PAYLOAD_BYTES, holds_position, read_payloads
 from geotag.types import Clip, Policy, Video
 from tests.media import read_index, write_video
 
@@ -124,6 +124,21 @@ def test_other_messages_and_endless_ones_are_left_out(tmp_path: Path) -> None:
 
 def test_an_encoder_that_only_signs_its_work_gives_none(tmp_path: Path) -> None:
     assert read(write_video(tmp_path / "a.mp4", frames=75)).user_data == ()
+
+
+def test_a_frame_with_another_kind_of_data_is_read_all_the_same(tmp_path: Path) -> None:
+    """Exif in a JPEG, here its header and an empty list: ffmpeg 8 hands it on with the frame."""
+    path = write_video(tmp_path / "a.avi", frames=75, codec="mjpeg", pix_fmt="yuvj420p")
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00" + struct.pack("<HHIHxx", 0x112, 3, 1, 1)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 6) + exif + bytes(4)
+    # In a file that is only frames, so that no size beside them need be told.
+    with av.open(str(path)) as source:
+        frames = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+    bare = tmp_path / "a.mjpeg"
+    bare.write_bytes(b"".join(frame[:2] + segment + frame[2:] for frame in frames))
+    with av.open(str(bare), format="mjpeg") as source:
+        (frame, *_) = source.decode(video=0)
+        assert read_payloads(frame) == ()
 
 
 @given(st.binary(max_size=64))
