@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from geotag.console import printable
+from geotag.footage.drives import GAP_CLIPS, GAP_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from geotag.types import Discovery, Drive, Moment, Video
+
+_RULE = (
+    f"A drive: clips of one camera, each beginning at most {GAP_S / 60:g} minutes, or "
+    f"{GAP_CLIPS:g} of its usual clips, after the one before; parts of one recording; "
+    "consecutive numbers where the camera writes no times."
+)
 
 
 def explain(discovery: Discovery) -> str:
@@ -28,7 +35,7 @@ def explain(discovery: Discovery) -> str:
             for one in discovery.skipped
         ]
         lines.append("")
-    lines.append(_count(discovery))
+    lines += [_RULE, _count(discovery)]
     return "\n".join(lines)
 
 

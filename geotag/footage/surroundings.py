@@ -91,6 +91,9 @@ class Surroundings:
         # A folder "B" may be the second of anything.
         if lower in self.table.channel_of_letter and lower != "b":
             return self.table.channel_of_letter[lower]
+        base, _, letter = lower.rpartition("_")
+        if base in self.table.layout and letter in self.table.channel_of_letter:
+            return self.table.channel_of_letter[letter]  # MOVIE_R
         found = {
             self.table.channel_of_word[word]
             for word in _WORDS.findall(lower)
@@ -99,8 +102,11 @@ class Surroundings:
         return found.pop() if len(found) == 1 else None
 
     def _is_layout(self, folder: str) -> bool:
+        lower = folder.lower()
+        base, _, letter = lower.rpartition("_")
         return (
-            folder.lower() in self.table.layout
+            lower in self.table.layout
+            or (base in self.table.layout and letter in self.table.channel_of_letter)
             or _DATED_FOLDER.fullmatch(folder) is not None
             or _NUMBERED_FOLDER.fullmatch(folder) is not None
         )

@@ -80,26 +80,27 @@ def walk(root: Path) -> Iterator[Entry]:
             outer = folder.parent or folder
             yield Entry(outer, folder.path.name, folder.path, None, is_folder=True)
             continue
-        for entry in entries:
+        for entry, is_folder in entries:
             if _is_hidden(entry.name):
                 continue
             path = folder.path / entry.name
-            if entry.name.lower() in folder.folders:
+            if is_folder:
                 inner = Folder(path, (*folder.parts, entry.name), folder)
                 (linked if entry.is_symlink() else real).append(inner)
             else:
                 yield Entry(folder, entry.name, path, _status(entry))
 
 
-def list_folder(folder: Folder) -> list[os.DirEntry[str]] | None:
-    """What a folder holds, by name; None if it cannot be listed."""
+def list_folder(folder: Folder) -> list[tuple[os.DirEntry[str], bool]] | None:
+    """What a folder holds, by name; True for a folder; None if it cannot be listed."""
     try:
         entries = sorted(os.scandir(folder.path), key=lambda entry: entry.name)
     except OSError:
         return None
-    for entry in entries:
-        (folder.folders if _is_folder(entry) else folder.files)[entry.name.lower()] = entry.name
-    return entries
+    listed = [(entry, _is_folder(entry)) for entry in entries]
+    for entry, is_folder in listed:
+        (folder.folders if is_folder else folder.files)[entry.name.lower()] = entry.name
+    return listed
 
 
 def _is_hidden(name: str) -> bool:

@@ -464,3 +464,13 @@ def test_drives_hold_what_was_found(tmp_path: Path) -> None:
     assert {video.video_id for moment in drive.moments for video in moment.videos} == {
         video.video_id for video in found.videos
     }
+
+
+def test_names_that_differ_in_case_alone_stay_apart(tmp_path: Path) -> None:
+    for name in ("A/clip.mp4", "a/clip.mp4", "Movie.mp4", "movie.MP4", "b.MP4/clip.mp4", "B.mp4"):
+        put(tmp_path / name)
+    if (tmp_path / "Movie.mp4").samefile(tmp_path / "movie.MP4"):
+        pytest.skip("this file system knows no case")
+    assert sorted(names(tmp_path)) == sorted(
+        ["A/clip.mp4", "a/clip.mp4", "Movie.mp4", "movie.MP4", "b.MP4/clip.mp4", "B.mp4"]
+    )

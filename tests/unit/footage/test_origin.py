@@ -160,6 +160,7 @@ generic|2024-01-01_12-30.mp4||||2024-01-01 12:30:00|
 generic|20260101_120000R.ts||rear||2026-01-01 12:00:00|
 generic|trip_front.mp4||front||
 generic|my cams/front/clip.mp4||front||
+generic|DCIM/MOVIE_R/20240101_120000.mp4||rear||2024-01-01 12:00:00|
 generic|Rear/20240101_120000.mp4||rear||2024-01-01 12:00:00|
 generic|front_and_rear.mp4||||
 generic|drive_back_home.mp4||||
@@ -243,6 +244,7 @@ def test_a_clock_that_was_never_set_is_said_to_be_one() -> None:
         ("x/DCIM/105UNSVD/GRMN0001.MP4", "x"),
         ("x/DCIM/100GOPRO/GX010048.MP4", "x"),
         ("d/164080f7933651c4/2024-04-26--19-07-52--11/fcamera.hevc", "d/164080f7933651c4"),
+        ("x/DCIM/MOVIE_R/20240101_120000.mp4", "x"),
         ("trip/clip.mp4", "trip"),
         ("clip.mp4", ""),
     ],
