@@ -11,7 +11,8 @@ geotag     `open_video` and `read_clip`, in this process;
 isolated   the same through `DecodeProcess`, whose child is running already, as in a scan;
 ffmpeg     the limit: the `ffmpeg` program on those frames, to the same 224 x 224 RGB pictures with
            the same scaling, as raw bytes through a pipe (`-skip_frame nokey -discard nokey`; `-ss`
-           and a count); that they are the same is checked. The time of `ffmpeg -version` is taken off: neither side pays for starting a process;
+           and a count), which is checked. The time of `ffmpeg -version` is taken off: neither
+           side pays for starting a process;
 full       for scale: every frame of the video decoded, none converted.
 
 Everything runs in turn in one run, with the same number of decoder threads, from the page cache.

@@ -65,6 +65,8 @@ class Child:
                     # Libraries of numpy that are never used would start a thread per core.
                     "OPENBLAS_NUM_THREADS": "1",
                     "OMP_NUM_THREADS": "1",
+                    # No room for memory that each thread might want (glibc); the room is limited.
+                    "MALLOC_ARENA_MAX": "2",
                     # Give the frames of a large video back, not keep them for the next one (glibc).
                     "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
                 },

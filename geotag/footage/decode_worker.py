@@ -47,7 +47,6 @@ def main(argv: Sequence[str]) -> int:
     replies = os.dup(1)
     requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
     _leave_signals_to_the_parent()
-    _limit_memory(limits)
     threading.Thread(target=_receive, args=(os.dup(0), requests), daemon=True).start()
     worker = _Worker(replies, limits)
     gc.freeze()  # the libraries need not be looked through after each file
@@ -121,12 +120,12 @@ class _Worker:
         video = Video(
             path=Path(request["path"]), name="", video_id="", size_bytes=request["size_bytes"]
         )
+        threads = request["decode_threads"]
+        _limit_memory(self._limits.most_memory_bytes + threads * self._limits.most_thread_bytes)
         self._meter = Meter(
             size_bytes=video.size_bytes, limits=self._limits, on_progress=self._tell_progress
         )
-        self._reader = open_video(
-            video, decode_threads=request["decode_threads"], meter=self._meter
-        )
+        self._reader = open_video(video, decode_threads=threads, meter=self._meter)
         self.send({"kind": "opened", "facts": asdict(self._reader.facts)})
 
     def _send_clip(self, clip: Clip) -> None:
@@ -174,12 +173,13 @@ def _leave_signals_to_the_parent() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _limit_memory(limits: Limits) -> None:
+def _limit_memory(most_bytes: int) -> None:
+    """Keep to so much address space, and write no picture of the memory after a crash."""
     try:
         import resource
     except ImportError:  # not a POSIX system
         return
-    for kind, most in ((resource.RLIMIT_AS, limits.most_memory_bytes), (resource.RLIMIT_CORE, 0)):
+    for kind, most in ((resource.RLIMIT_AS, most_bytes), (resource.RLIMIT_CORE, 0)):
         _, hard = resource.getrlimit(kind)
         if hard == resource.RLIM_INFINITY or most < hard:
             try:

@@ -47,8 +47,10 @@ class Limits:
     spare_bytes: int = 64 << 20
     """Read in one step whatever the size of the file."""
     most_memory_bytes: int = 3 << 30
-    """Address space of the decoder's process, on systems that can limit it: libraries and threads
-    take half a gigabyte of it, a 10-bit 8K stream with the ten frames it may refer to one more."""
+    """Address space of the decoder's process, on systems that can limit it: libraries take half a
+    gigabyte of it, a 10-bit 8K stream with the sixteen frames it may refer to nearly two."""
+    most_thread_bytes: int = 128 << 20
+    """The same for each thread that decodes: its stack, and an 8K frame of its own."""
 
     def allowed_s(self, size_bytes: int, decoded_px: int) -> float:
         """Seconds that a file may take of which so many pixels are decoded."""

@@ -338,11 +338,11 @@ def test_it_works_from_any_folder_whatever_lies_there(path: Path, tmp_path: Path
 
 
 def test_the_memory_of_the_child_is_bounded(video: Video) -> None:
-    limits = Limits(most_memory_bytes=1 << 30)
+    limits = Limits(most_memory_bytes=1 << 30, most_thread_bytes=1 << 20)
     with DecodeProcess(limits=limits) as process:
-        process.open_video(video)
+        process.open_video(video, decode_threads=4)
         soft, _ = resource.prlimit(child_pid(process), resource.RLIMIT_AS)
-        assert soft == 1 << 30
+        assert soft == (1 << 30) + (4 << 20)
         assert resource.prlimit(child_pid(process), resource.RLIMIT_CORE)[0] == 0
 
 
