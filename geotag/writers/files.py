@@ -15,6 +15,9 @@ from geotag.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NAME_MAX_BYTES = 255
+"""Of a file name, on ext4 and its like; exFAT, NTFS and APFS count 255 letters."""
+
 
 class Target(Protocol):
     """Where a file's content goes."""
@@ -45,7 +48,7 @@ class AtomicFile:
         self._target = Path(os.path.realpath(path))  # a link keeps pointing where it points
         with self._explained():
             self._check_target(path)
-        self._part = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
+        self._part = _part_of(self._target)
         with self._explained():
             self._stream = self._part.open(
                 "x", encoding="utf-8", newline="", errors="backslashreplace"
@@ -156,6 +159,13 @@ def write_file(path: Path, content: str | bytes, *, option: str = "--out") -> No
     except BaseException:
         target.abort()
         raise
+
+
+def _part_of(target: Path) -> Path:
+    """A hidden file beside another, named after it where the name stays short enough."""
+    ending = f".{secrets.token_hex(4)}.part"
+    fits = len(os.fsencode(target.name)) + 1 + len(ending) <= NAME_MAX_BYTES
+    return target.with_name(f".{target.name if fits else 'geotag'}{ending}")
 
 
 def _sync_folder(folder: Path) -> None:
