@@ -31,6 +31,16 @@ def distances_m(
     return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))))
 
 
+def steps_m(lats_deg: NDArray[np.float64], lons_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Great-circle distance from each point to the next.  [K], [K] -> [K - 1], metres."""
+    lats, lons = np.radians(lats_deg), np.radians(lons_deg)
+    half = (
+        np.sin(np.diff(lats) / 2) ** 2
+        + np.cos(lats[:-1]) * np.cos(lats[1:]) * np.sin(np.diff(lons) / 2) ** 2
+    )
+    return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))))
+
+
 def mean_point_deg(
     lats_deg: NDArray[np.float64], lons_deg: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[float, float]:
