@@ -94,7 +94,7 @@ class _Found:
 
     def word(self, group: str) -> str:
         """Text of a group, "" for none."""
-        return (self.match.groupdict().get(group) or "") if self.match.re.groupindex else ""
+        return self.match.groupdict().get(group) or ""
 
     def number(self, group: str) -> int | None:
         """Value of a group of digits."""
@@ -103,14 +103,14 @@ class _Found:
 
     def without(self, *groups: str) -> str:
         """What was held against the pattern, less some groups, in lower case."""
-        text = self.text
-        spans = sorted(
-            (self.match.span(group) for group in groups if self.word(group)), reverse=True
-        )
-        for first, last in spans:
-            # Groups lie side by side or one inside the other; the outer one comes last.
-            text = text[:first] + text[last:] if last <= len(text) else text[:first]
-        return text.rstrip("_-/").lower()
+        cut = {
+            index
+            for group in groups
+            if self.word(group)
+            for index in range(*self.match.span(group))
+        }
+        kept = "".join(letter for index, letter in enumerate(self.text) if index not in cut)
+        return kept.rstrip("_-/").lower()
 
 
 def _match(table: Table, folders: Sequence[str], stem: str, rejected: list[str]) -> _Found | None:
