@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import local
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from geotag.console import describe_time, printable
 from geotag.errors import EXIT_OK, ConfigError, NoVideosError
 from geotag.footage.discover import discover
 from geotag.labels.cells import cell_of
+from geotag.labels.reading import FileTracks
 from geotag.labels.samples import cut_samples
 from geotag.labels.splits import SPLITS, Split, Splitting, Spot, split_samples
 from geotag.locks import OutputLock
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from geotag.console import Console
+    from geotag.labels.reading import Recording, TrackReader
     from geotag.labels.samples import Sample
     from geotag.places.gazetteer import Gazetteer, Geocode
     from geotag.privacy import Zone
-    from geotag.telemetry.track import Reading
     from geotag.types import Discovery, Video
 
 COLUMNS = (
@@ -67,23 +68,6 @@ _CHANNELS = ("front", None)
 """A camera without a word for its channel looks ahead."""
 _MODES = ("normal", "event", "manual", None)
 """A parked car shows one place for hours; sped-up pictures do not keep the track's time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
-    """What a reader found in a video."""
-
-    reading: Reading | None
-    """None: no position."""
-    duration_s: float | None = None
-
-
-class TrackReader(Protocol):
-    """Reads the telemetry of one video at a time; never raises for what is wrong with a file."""
-
-    def read(self, video: Video) -> Recording:
-        """What its receiver recorded."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +125,7 @@ def run_label(
             raise NoVideosError(
                 f"labelling {printable(str(root))}: no videos. Is the card mounted?"
             )
-        rows, videos, fixes = _read_all(discovery, zones, make_reader or _make_reader)
+        rows, videos, fixes = _read_all(discovery, zones, make_reader or FileTracks)
         spots = [
             Spot(drive_id=row.drive_id, cell=cell_of(row.sample.lat_deg, row.sample.lon_deg))
             for row in rows
@@ -177,17 +161,18 @@ def _read_all(
     dropped: Counter[str] = Counter()
     rows: list[_Row] = []
     mine = local()
-    with ExitStack() as stack:
+    pool = ThreadPoolExecutor(_READERS, "label")
+    with ExitStack() as readers, ExitStack() as stop:
+        stop.callback(pool.shutdown, cancel_futures=True)  # then the readers are closed
 
         def read(video: Video) -> Recording:
             if not hasattr(mine, "reader"):
-                mine.reader = stack.enter_context(make_reader())
+                mine.reader = readers.enter_context(make_reader())
             reader: TrackReader = mine.reader
             return reader.read(video)
 
-        pool = stack.enter_context(ThreadPoolExecutor(_READERS, thread_name_prefix="label"))
-        videos = [video for video, _ in chosen]
-        for (video, drive_id), recording in zip(chosen, pool.map(read, videos), strict=True):
+        recordings = pool.map(read, [video for video, _ in chosen])
+        for (video, drive_id), recording in zip(chosen, recordings, strict=True):
             if recording.reading is None:
                 became["without a position"] += 1
                 continue
@@ -302,7 +287,3 @@ def _warn(splitting: Splitting, shares: dict[Split, float], console: Console) ->
             f"never divided, so {' and '.join(empty) or 'a split'} came out "
             f"{'empty' if empty else 'other than asked for'}. Footage from further away helps."
         )
-
-
-def _make_reader() -> AbstractContextManager[TrackReader]:
-    raise NotImplementedError

@@ -12,7 +12,8 @@ import pytest
 from geotag.console import Console
 from geotag.errors import ConfigError, NoVideosError, OutputError
 from geotag.geo import distance_m
-from geotag.label import COLUMNS, Recording, run_label
+from geotag.label import COLUMNS, run_label
+from geotag.labels.reading import Recording
 from geotag.labels.samples import LEAST_SPAN_S, LEAST_WAY_M, MOST_GAP_S, cut_samples
 from geotag.locks import OutputLock
 from geotag.privacy import MARGIN_M, Zone
