@@ -31,6 +31,9 @@ _START_LIMIT_S = 30.0
 _POLL_S = 0.05
 _MOST_MEMORY_BYTES = 2 << 30
 _TAGS = (
+    "ExifToolVersion",
+    "MIMEType",
+    "MetaFormat",
     "GPSLatitude",
     "GPSLongitude",
     "GPSAltitude",

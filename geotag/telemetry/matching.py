@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geotag.telemetry.fixes import FEWEST_FIXES
 from geotag.telemetry.track import take
 from geotag.telemetry.zones import as_if_utc_s, offset_s, utc_of_local_s, zone_at
 
@@ -45,7 +46,7 @@ def place_sidecar(reading: Reading, video: Video, container: VideoFacts | None) 
                     start_s = begin_s
                     break
         track = replace(track, times_s=track.utc_s - start_s)
-    return _cut(replace(reading, track=track), container)
+    return cut_to_video(replace(reading, track=track), video, container)
 
 
 def match_track(
@@ -73,6 +74,22 @@ def match_track(
             part = replace(part, times_s=part.utc_s - begin_s)
             return replace(reading, track=part), f"matched by {how}"
     return None, "does not cover the video's time" if is_timed else "the video has no time"
+
+
+def cut_to_video(reading: Reading, video: Video, container: VideoFacts | None) -> Reading:
+    """Leave out the fixes that lie outside a video, where its length is known and some lie inside.
+
+    A camera may write on after the pictures end, and a file may hold more than its video. Videos
+    that play faster than they were recorded keep all.
+    """
+    if container is None or container.duration_s is None or video.origin.mode == "timelapse":
+        return reading
+    times_s = reading.track.times_s
+    outside = np.isfinite(times_s) & ~_inside(times_s, container.duration_s)
+    if not outside.any() or (~outside).sum() < FEWEST_FIXES:
+        return reading
+    note = f"{int(outside.sum())} fixes outside the video were left out"
+    return replace(reading, track=take(reading.track, ~outside), notes=(*reading.notes, note))
 
 
 def _possible_starts_s(
@@ -108,15 +125,3 @@ def _length_s(container: VideoFacts | None) -> float:
 
 def _inside(times_s: NDArray[np.float64], length_s: float) -> NDArray[np.bool_]:
     return np.asarray((times_s >= -_MARGIN_S) & (times_s <= length_s + _MARGIN_S))
-
-
-def _cut(reading: Reading, container: VideoFacts | None) -> Reading:
-    """Leave out what lies outside the video, if it is known how long that is."""
-    if container is None or container.duration_s is None:
-        return reading
-    times_s = reading.track.times_s
-    outside = np.isfinite(times_s) & ~_inside(times_s, container.duration_s)
-    if not outside.any() or outside.all():
-        return reading
-    note = f"{int(outside.sum())} fixes outside the video were left out"
-    return replace(reading, track=take(reading.track, ~outside), notes=(*reading.notes, note))

@@ -54,6 +54,8 @@ def read_native(path: Path, created_utc_s: float | None) -> Reading | None:
     if not points:
         return None
     fixes = [_fix(point, kind, created_utc_s) for point in points]
+    if kind == "gpmd":
+        fixes = _first_of_second(fixes)
     maker = _MAKERS[kind]
     return Reading(
         track=track_of(fixes),
@@ -134,6 +136,14 @@ def _fix(point: list[float | None], kind: str, created_utc_s: float | None) -> F
         mode=-1 if math.isnan(mode) else int(mode),
         dop=dop,
     )
+
+
+def _first_of_second(fixes: list[Fix]) -> list[Fix]:
+    """Of GoPro's payloads only the first fix has the time that all of them carry here."""
+    return [
+        fix._replace(utc_s=math.nan) if number and fix.utc_s == fixes[number - 1].utc_s else fix
+        for number, fix in enumerate(fixes)
+    ]
 
 
 def _camm_utc_s(epoch_s: float, created_utc_s: float | None) -> float:

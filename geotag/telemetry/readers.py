@@ -10,7 +10,7 @@ from geotag.footage.boxes import top_level_boxes
 from geotag.telemetry import native
 from geotag.telemetry.exiftool import ExifTool, ExifToolError, exiftool_version, find_exiftool
 from geotag.telemetry.fixes import summarise
-from geotag.telemetry.matching import match_track, place_sidecar
+from geotag.telemetry.matching import cut_to_video, match_track, place_sidecar
 from geotag.telemetry.points import read_container
 from geotag.telemetry.sidecars import TrackFileError, read_sidecar, read_track_file
 from geotag.telemetry.tesla import read_frames
@@ -120,7 +120,8 @@ class SurveyReader:
             notes.append(f"{reading.source}: no usable fix ({counts})")
             if best is None or reading.track.lats_deg.size > best.track.lats_deg.size:
                 best = reading
-        if self._exiftool is None:
+        is_read = best is not None and best.source.startswith("mapillary_tools")
+        if self._exiftool is None and not is_read:
             notes.append(NEEDS_EXIFTOOL)
         return best, tuple(notes)
 
@@ -175,7 +176,7 @@ class SurveyReader:
             tags = self._tags(self._exiftool, video, level, notes)
             reading = read_timed(tags, video.origin.vendor)
             if reading is not None:
-                return reading, None
+                return cut_to_video(reading, video, container), None
             single = single or read_single(tags)
         return None, single
 

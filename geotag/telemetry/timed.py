@@ -23,9 +23,14 @@ TRUE_CLOCKS = frozenset(("BlackVue", "Garmin", "GoPro", "Nextbase", "Thinkware")
 """Makers whose records carry the time of the satellites (NMEA, or GoPro's GPSU). Others, all that
 build on Novatek, write the camera's clock and call it UTC."""
 
+MARKS_MADE_UP_TIMES = 13.0
+"""Version of ExifTool from which on times that it makes up are in the group Composite; 12.57 does
+not mark them, 13.59 does, and none between was tried."""
+
 _DOCUMENT = re.compile(r"Doc(\d+)(?:-(\d+))?(?:-[\d-]+)?", re.ASCII)
 _DATE = re.compile(
-    r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|([+-]\d\d):(\d\d))?", re.ASCII
+    r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|([+-]\d\d):(\d\d))?(\.\d+)?",
+    re.ASCII,
 )
 _SAME_S = 0.002
 _MOST_APART_S = 12 * 3600.0
@@ -67,15 +72,18 @@ def read_timed(tags: Mapping[str, Any], vendor: str | None) -> Reading | None:
     if not found:
         return None
     fixes = list(_fixes(documents))
-    is_made_up = is_made_up or _is_container_time(fixes, tags)
+    if _main_number(tags, "ExifToolVersion") < MARKS_MADE_UP_TIMES:
+        is_made_up = _is_container_time(fixes, tags)
     fixes = _placed(fixes)
     if is_made_up:
         fixes = [fix._replace(utc_s=math.nan) for fix in fixes]
     maker = _maker(documents, found, tags) or vendor
-    is_true = maker in TRUE_CLOCKS and (
-        documents[found[0]].family != "GoPro" or any(fix.mode >= 0 for fix in fixes)
-    )
-    label = maker or documents[found[0]].family or "timed GPS"
+    is_camm = any(k.endswith(":MetaFormat") and v == "camm" for k, v in tags.items())
+    is_true = is_camm or maker in TRUE_CLOCKS
+    if documents[found[0]].family == "GoPro":
+        # The drone has no time of satellites, and no mode either.
+        is_true = any(fix.mode >= 0 for fix in fixes)
+    label = maker or ("CAMM" if is_camm else "timed GPS")
     return Reading(
         track=track_of(fixes),
         source=f"exiftool: {label}",
@@ -89,6 +97,8 @@ def read_single(tags: Mapping[str, Any]) -> Reading | None:
     found: dict[str, float] = {}
     for key, value in tags.items():
         *groups, tag = key.split(":")
+        if tag == "MIMEType" and str(value).startswith("image/"):
+            return None  # a picture under a video's name says nothing about a video
         if "Main" in groups and tag in ("GPSLatitude", "GPSLongitude", "GPSAltitude"):
             found.setdefault(tag, _number(value))
     if not {"GPSLatitude", "GPSLongitude"} <= found.keys():
@@ -175,10 +185,7 @@ def _clock_of(sample: int, head: _Document, samples: Mapping[int, Sequence[_Docu
 
 
 def _is_container_time(fixes: Sequence[Fix], tags: Mapping[str, Any]) -> bool:
-    """Whether the times of fixes are nothing but the container's: ExifTool adds them itself.
-
-    Versions before 13 do not mark such times.
-    """
+    """Whether the times of fixes are nothing but the container's, which ExifTool adds itself."""
     created_s = created_utc_s(tags)
     timed = [fix for fix in fixes if not math.isnan(fix.utc_s)]
     if created_s is None or not timed:
@@ -215,6 +222,13 @@ def _maker(
     return None
 
 
+def _main_number(tags: Mapping[str, Any], wanted: str) -> float:
+    """A number that stands for the whole file; 0 where there is none."""
+    found = next((value for key, value in tags.items() if key.endswith(f"Main:{wanted}")), 0.0)
+    number = _number(found)
+    return 0.0 if math.isnan(number) else number
+
+
 def _number(value: object) -> float:
     try:
         return float(str(value))
@@ -234,4 +248,5 @@ def _utc_s(value: object) -> float:
     ahead_s = 0.0
     if match[8]:
         ahead_s = int(match[8]) * 3600 + math.copysign(int(match[9]) * 60, int(match[8]))
-    return moment.timestamp() + float(match[7] or 0) - ahead_s
+    # Of GoPro's Karma, ExifTool writes the fraction behind the zone.
+    return moment.timestamp() + float(match[7] or match[10] or 0) - ahead_s
