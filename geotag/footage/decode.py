@@ -14,7 +14,7 @@ from geotag.footage.frames import FrameDecoder
 from geotag.footage.limits import Meter
 from geotag.footage.packets import PacketSource, Timeline
 from geotag.footage.pictures import PictureMaker
-from geotag.footage.user_data import read_payloads
+from geotag.footage.user_data import CODECS_WITH_USER_DATA, read_payloads
 from geotag.types import Clip, FootageError, Policy, Video, VideoFacts
 
 if TYPE_CHECKING:
@@ -37,13 +37,21 @@ _MOST_UNSTEADY = 0.1
 _UNSTEADY_RATE = "the frame rate varies or is unknown: frames chosen by time"
 
 
-def open_video(video: Video, *, decode_threads: int = 2, meter: Meter | None = None) -> VideoReader:
+def open_video(
+    video: Video,
+    *,
+    decode_threads: int = 2,
+    meter: Meter | None = None,
+    read_user_data: bool = False,
+) -> VideoReader:
     """Open a video for reading clips.
 
     Args:
         video: what the walk found.
         decode_threads: threads that decode, >= 1. More are faster only where cores are idle.
         meter: what to count by, and to give up by; None is a new one.
+        read_user_data: fill in `Clip.user_data`; for a process that does nothing else, because
+            it takes collecting garbage after each frame.
 
     Raises:
         FootageError: stage "open"; its message is for a stranger.
@@ -68,7 +76,14 @@ def open_video(video: Video, *, decode_threads: int = 2, meter: Meter | None = N
     except BaseException:
         opened.close()
         raise
-    return VideoReader(facts, source, stream, meter, is_cut_off=is_cut_off)
+    return VideoReader(
+        facts,
+        source,
+        stream,
+        meter,
+        is_cut_off=is_cut_off,
+        reads_user_data=read_user_data and facts.codec in CODECS_WITH_USER_DATA,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +108,7 @@ class VideoReader:
         meter: Meter,
         *,
         is_cut_off: bool,
+        reads_user_data: bool,
     ) -> None:
         """Use `open_video` instead."""
         self.facts = facts
@@ -101,6 +117,7 @@ class VideoReader:
         self._is_cut_off = is_cut_off
         self._meter = meter
         self._decoder = FrameDecoder(source, stream, meter)
+        self._reads_user_data = reads_user_data
         self._payloads: dict[int, tuple[bytes, ...]] = {}
         self._has_steady_rate = facts.fps is not None
 
@@ -326,7 +343,7 @@ class VideoReader:
     ) -> dict[int, NDArray[np.uint8]]:
         """Decode from each needed key frame as far as the last frame needed after it."""
         by_tick: dict[int, NDArray[np.uint8]] = {}
-        for key_tick, needed in _runs(timeline, set(ticks_T.tolist())):
+        for key_tick, needed in timeline.runs(set(ticks_T.tolist())):
             packets = self._source.packets_from(key_tick * self._source.tick_s)
             # The last in decoding order may be shown before another.
             frames = self._decoder.frames(packets, needed[-1])
@@ -349,7 +366,8 @@ class VideoReader:
 
     def _picture(self, tick: int, frame: VideoFrame, sampling: Sampling) -> NDArray[np.uint8]:
         """The picture of a frame; what else the frame carries is kept for the clip."""
-        self._payloads[tick] = read_payloads(frame)
+        if self._reads_user_data:
+            self._payloads[tick] = read_payloads(frame)
         return self._pictures.make(frame, sampling.height_px, sampling.width_px)
 
     def _times_s(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -376,16 +394,3 @@ class VideoReader:
 
     def _time_s(self, tick: int) -> float:
         return max(0.0, tick * self._source.tick_s)
-
-
-def _runs(timeline: Timeline, needed: set[int]) -> list[tuple[int, list[int]]]:
-    """Key frames to start from, each with the needed frames after it in decoding order."""
-    by_key: dict[int, list[int]] = {}
-    key_tick = before_tick = int(timeline.ticks[0])
-    for tick, is_key in zip(timeline.ticks.tolist(), timeline.is_key.tolist(), strict=True):
-        if is_key:
-            key_tick, before_tick = tick, key_tick
-        if tick in needed:
-            # A frame that is shown before its key frame refers to the group before as well.
-            by_key.setdefault(key_tick if tick >= key_tick else before_tick, []).append(tick)
-    return sorted(by_key.items())

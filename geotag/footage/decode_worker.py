@@ -125,7 +125,9 @@ class _Worker:
         self._meter = Meter(
             size_bytes=video.size_bytes, limits=self._limits, on_progress=self._tell_progress
         )
-        self._reader = open_video(video, decode_threads=threads, meter=self._meter)
+        self._reader = open_video(
+            video, decode_threads=threads, meter=self._meter, read_user_data=True
+        )
         self.send({"kind": "opened", "facts": asdict(self._reader.facts)})
 
     def _send_clip(self, clip: Clip) -> None:

@@ -51,6 +51,18 @@ class Timeline:
     is_end: bool
     """The stretch reaches the end of the file, or as far as packets are walked."""
 
+    def runs(self, needed: set[int]) -> list[tuple[int, list[int]]]:
+        """Key frames to start from, each with the needed frames after it in decoding order."""
+        by_key: dict[int, list[int]] = {}
+        key_tick = before_tick = int(self.ticks[0])
+        for tick, is_key in zip(self.ticks.tolist(), self.is_key.tolist(), strict=True):
+            if is_key:
+                key_tick, before_tick = tick, key_tick
+            if tick in needed:
+                # A frame that is shown before its key frame refers to the group before as well.
+                by_key.setdefault(key_tick if tick >= key_tick else before_tick, []).append(tick)
+        return sorted(by_key.items())
+
 
 class PacketSource:
     """Reads the packets of one stream, from any time on."""

@@ -76,7 +76,7 @@ def read(path: Path, policy: Policy = "exact") -> Clip:
     sampling = Sampling(
         policy=policy, span_s=2.0, frames=4, height_px=48, width_px=96, max_keyframe_gap_s=1.0
     )
-    with open_video(video) as reader:
+    with open_video(video, read_user_data=True) as reader:
         here = reader.read_clip(Window(start_s=0.3, end_s=2.3), sampling)
     with DecodeProcess() as process, process.open_video(video) as reader:
         there = reader.read_clip(Window(start_s=0.3, end_s=2.3), sampling)
