@@ -212,9 +212,9 @@ def nearest_alone(gazetteer: Gazetteer, sample: Sample) -> NDArray[np.str_]:
         gazetteer.grid,
         sample.lats_deg,
         sample.lons_deg,
-        place_countries=gazetteer.place_countries,
+        place_groups=gazetteer.table.place_states,
         sets=np.zeros(count, dtype=np.int64),
-        allowed_ZC=np.ones((1, len(gazetteer.table.countries)), dtype=bool),
+        allowed_ZG=np.ones((1, len(gazetteer.table.states)), dtype=bool),
         near_only=np.zeros(1, dtype=bool),
     )
     codes = np.array([entry.code for entry in gazetteer.table.countries])

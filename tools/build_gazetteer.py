@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import io
 import json
 import lzma
+import re
 import subprocess
 import sys
 import tarfile
@@ -30,7 +32,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from geotag.places.gazetteer import KM_PER_ROOT_PERSON  # noqa: E402
+from geotag.places.nearest import chords_to_km, unit_vectors  # noqa: E402
 from geotag.places.table import (  # noqa: E402
+    PART,
+    SECTION,
     UNITS_PER_DEG,
     Country,
     State,
@@ -130,6 +136,61 @@ MORE_ZONE_COUNTRIES = {
     "Europe/Belgrade": ["XK"],  # tzdata follows ISO 3166, which has no Kosovo
 }
 """Countries of a zone that zone.tab does not list."""
+
+MORE_ZONE_STATES = {
+    "America/Adak": "US.AK",  # the outer Aleutians, where no place has 500 people
+}
+"""States of a zone without a place in the table, by GeoNames code."""
+
+KNOWN_SECTIONS = {
+    "BR": {"Plano Piloto"},
+    "CA": {
+        "Etobicoke",
+        "Le Plateau-Mont-Royal",
+        "North York",
+        "Rosemont–La Petite-Patrie",
+        "Scarborough",
+        "Ville-Marie",
+    },
+    "CN": {"Pudong", "Puxi"},
+    "EE": {"Haabersti", "Kesklinn", "Kristiine", "Lasnamäe", "Mustamäe", "Põhja-Tallinn"},
+    "HU": {"Buda", "Pest"},
+    "IN": {"Dhārāvi"},
+    "IT": {"Campo di Marte", "Giudecca", "Lido di Venezia", "Murano"},
+    "PL": {
+        "Mokotów",
+        "Ochota",
+        "Praga Południe",
+        "Praga Północ",
+        "Śródmieście",
+        "Wola",
+        "Żoliborz",
+    },
+    "PT": {"Alvalade"},
+    "SK": {"Petržalka"},
+    "TR": {"Çankaya", "Keçiören", "Muratpaşa"},
+    "US": {
+        "Brooklyn",
+        "Manhattan",
+        "New South Memphis",
+        "Queens",
+        "Staten Island",
+        "The Bronx",
+        "University of Texas",
+    },
+}
+"""Quarters of cities that GeoNames does not mark as such, by country; small places of the same
+name elsewhere lose nothing, for a section without a city around it stays a city of its own."""
+
+NUMBERED = re.compile(r"(.+?) \d{1,2}( .*)?")
+"""Quarters with the name of their city and a number: Paris 18 Buttes-Montmartre, Lyon 03."""
+
+CITY_STATE_SHARE = 0.9
+"""Share of a state's places that must lie within one and a half times the reach of its largest
+city for the state to be taken for a city."""
+
+TZFPY = "2.1.1"
+"""Version of the time zones that places are sorted by."""
 
 COUNTRY_NAMES = {
     "AX": "Åland Islands",
@@ -296,21 +357,23 @@ def build(folder: Path) -> Table:
     blob, starts = _names(
         [PLACE_NAMES.get(places[k]["geonameid"], places[k]["name"]) for k in order]
     )
-    is_section = np.array(
-        [features.get(place["geonameid"], ("", ""))[0] == "PPLX" for place in places]
-    )
-    populations = np.array([_three_digits(place["population"]) for place in places])
-    _report(places, admins, states, state_rows, is_section)
+    populations = np.array([_three_digits(place["population"]) for place in places], dtype=np.int64)
+    kinds = np.where([_is_section(place, features) for place in places], SECTION, 0)
+    _mark_parts(kinds, [features.get(place["geonameid"]) for place in places], admins, populations)
+    _mark_city_states(kinds, np.array([state_rows[key] for key in admins]), lats, lons, populations)
+    _report(places, admins, states, state_rows, kinds)
     return Table(
         countries=countries,
         states=states,
         zones=_zones(rows, folder),
+        zone_states=_zone_states(places, [state_rows[key] for key in admins])
+        | {zone: [state_rows[key]] for zone, key in MORE_ZONE_STATES.items()},
         lats_deg=lats[order],
         lons_deg=lons[order],
         geonameids=geonameids[order],
         place_states=np.array([state_rows[key] for key in admins], dtype=np.int64)[order],
-        populations=populations.astype(np.int64)[order],
-        is_section=is_section[order],
+        populations=populations[order],
+        kinds=kinds[order],
         names_blob=blob,
         name_starts=starts,
         sources={source.file: source.sha256 for source in SOURCES.values()},
@@ -398,7 +461,7 @@ def _tidy(name: str) -> str:
 
 def _accented(name: str, code: str | None, names: dict[str, str]) -> str:
     """The name with the accents that GeoNames leaves out, where Unicode has the same name."""
-    other = names.get((code or "").replace("-", "").lower(), "")
+    other = names.get((code or "").replace("-", "").lower(), "").rstrip("²")
     return other if _folded(other) == _folded(name) else name
 
 
@@ -407,14 +470,69 @@ def _folded(name: str) -> str:
     return "".join(letter for letter in letters if letter.isalpha())
 
 
-def _features(folder: Path) -> dict[int, tuple[str, str]]:
-    """Feature code and second-level division of each place, by its id."""
+def _features(folder: Path) -> dict[int, tuple[str, str, str, str]]:
+    """Feature code and divisions of the second to fourth level of each place, by its id."""
     lines = read("features", folder).decode().splitlines()
     fields = (line.split("\t") for line in lines)
-    return {int(field[0]): (field[7], field[11]) for field in fields}
+    return {int(field[0]): (field[7], field[11], field[12], field[13]) for field in fields}
 
 
-def _admins(places: list[dict[str, Any]], features: dict[int, tuple[str, str]]) -> list[str]:
+def _is_section(place: dict[str, Any], features: dict[int, tuple[str, str, str, str]]) -> bool:
+    if features.get(place["geonameid"], _NO_FEATURE)[0] == "PPLX":
+        return True
+    if place["countrycode"] == "FR" and NUMBERED.fullmatch(place["name"]):
+        return True
+    return place["name"] in KNOWN_SECTIONS.get(place["countrycode"], ())
+
+
+_NO_FEATURE = ("", "", "", "")
+
+
+def _mark_parts(
+    kinds: np.ndarray,
+    features: list[tuple[str, str, str, str] | None],
+    admins: list[str],
+    populations: np.ndarray,
+) -> None:
+    """Mark as PART what shares its municipality (third or fourth level) with a larger place."""
+    units: dict[tuple[str, ...], list[int]] = {}
+    for k, (feature, admin) in enumerate(zip(features, admins, strict=True)):
+        if feature is not None and (feature[2] or feature[3]) and kinds[k] != SECTION:
+            units.setdefault((admin, *feature[1:]), []).append(k)
+    for members in units.values():
+        main = max(members, key=lambda k: (populations[k], -k))
+        kinds[[k for k in members if populations[k] < populations[main]]] = PART
+
+
+def _mark_city_states(
+    kinds: np.ndarray,
+    states: np.ndarray,
+    lats: np.ndarray,
+    lons: np.ndarray,
+    populations: np.ndarray,
+) -> None:
+    """Mark as PART the lesser places of states that are one city and little else."""
+    order = np.argsort(states, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(states[order])) + 1):
+        main = members[np.where(kinds[members] == 0, populations[members], 0).argmax()]
+        reach = 1.5 * KM_PER_ROOT_PERSON * np.sqrt(populations[main])
+        away = chords_to_km(
+            (
+                (
+                    unit_vectors(lats[members], lons[members])
+                    - unit_vectors(lats[[main]], lons[[main]])
+                )
+                ** 2
+            ).sum(axis=1)
+        )
+        if (away <= reach).mean() >= CITY_STATE_SHARE:
+            lesser = members[(populations[members] * 5 < populations[main])]
+            kinds[lesser[kinds[lesser] == 0]] = PART
+
+
+def _admins(
+    places: list[dict[str, Any]], features: dict[int, tuple[str, str, str, str]]
+) -> list[str]:
     """GeoNames code of each place's state.
 
     For Taiwan, the second level: the first is two provinces without an administration, the
@@ -424,7 +542,7 @@ def _admins(places: list[dict[str, Any]], features: dict[int, tuple[str, str]]) 
     taiwan = {
         place["geonameid"]: (place["latitude"], place["longitude"])
         for place in places
-        if place["countrycode"] == "TW" and features.get(place["geonameid"], ("", ""))[1]
+        if place["countrycode"] == "TW" and features.get(place["geonameid"], _NO_FEATURE)[1]
     }
     for place in places:
         key = f"{place['countrycode']}.{place['admin1code']}"
@@ -448,6 +566,20 @@ def _zones(countries: dict[str, int], folder: Path) -> dict[str, list[int]]:
     return {zone: sorted(rows) for zone, rows in sorted(zones.items())}
 
 
+def _zone_states(places: list[dict[str, Any]], states: list[int]) -> dict[str, list[int]]:
+    """States by the time zone that their places lie in, by the polygons that the answer uses."""
+    import tzfpy
+
+    found = importlib.metadata.version("tzfpy")
+    if found != TZFPY:
+        raise SystemExit(f"tzfpy is {found}; the table is built with {TZFPY}.")
+    zones: dict[str, set[int]] = {}
+    for place, state in zip(places, states, strict=True):
+        zone = tzfpy.get_tz(place["longitude"], place["latitude"])
+        zones.setdefault(zone, set()).add(state)
+    return {zone: sorted(rows) for zone, rows in sorted(zones.items()) if zone[:4] != "Etc/"}
+
+
 def _names(names: list[str]) -> tuple[bytes, np.ndarray]:
     encoded = [" ".join(name.split()).encode() for name in names]
     starts = np.concatenate([[0], np.cumsum([len(name) for name in encoded])])
@@ -464,7 +596,7 @@ def _report(
     admins: list[str],
     states: tuple[State, ...],
     rows: dict[str, int],
-    is_section: np.ndarray,
+    kinds: np.ndarray,
 ) -> None:
     """How much of the table could be joined."""
     uses = Counter(rows[key] for key in admins)
@@ -472,7 +604,10 @@ def _report(
     coded = sum(count for row, count in uses.items() if states[row].code)
     with_id = sum(count for row, count in uses.items() if states[row].geonameid)
     total = len(places)
-    print(f"{total:,} places, {int(is_section.sum()):,} of them sections of a city")
+    print(
+        f"{total:,} places, {int((kinds == SECTION).sum()):,} of them sections of a city, "
+        f"{int((kinds == PART).sum()):,} parts of a larger municipality"
+    )
     print(f"{len(states):,} states; of the places, {named / total:.2%} have a state's name, ")
     print(f"{with_id / total:.2%} its geonameid, {coded / total:.2%} its ISO 3166-2 code")
 

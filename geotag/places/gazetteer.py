@@ -1,8 +1,8 @@
 """Where on earth a measured point is: offline reverse geocoding that keeps to borders.
 
-Rule: the time zone of the point (polygons of tzfpy) names the countries that it can be in; the
-place is the nearest of GeoNames inside those; the state is that place's. The nearest place alone
-takes one point in six near a border for the neighbour's. `benchmarks/gazetteer.py` measures both.
+Rule: the time zone of the point (polygons of tzfpy) names the countries and states that it can be
+in; the place is the nearest of GeoNames inside those; the state is that place's. The nearest
+place alone takes one point in eight near a border for the neighbour's: `benchmarks/gazetteer.py`.
 Shape suffix: Q points.
 """
 
@@ -25,7 +25,7 @@ from geotag.places.nearest import (
     ragged,
     unit_vectors,
 )
-from geotag.places.table import Table, cells_of, read_table
+from geotag.places.table import SECTION, Table, cells_of, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ SECTION_REACH = 2.0
 CITY_REACH_KM = 50.0
 """No city is named that is further away."""
 STATE_REACH_KM = 150.0
-"""No state is named after a place that is further away."""
+"""No state is named after a place that is further away, unless the time zone has no other."""
 SEA_REACH_KM = 22.224
 """Outside every country's zone a point takes the country of a place this near: the twelve
 nautical miles of territorial waters (UN Convention on the Law of the Sea, article 3)."""
@@ -112,8 +112,8 @@ class Gazetteer:
     place_countries: Ints
     zones: dict[str, int]
     """Row of `allowed` by time zone."""
-    allowed: NDArray[np.bool_]
-    """[zones + 1, countries]; the last row, for the sea, is all true."""
+    allowed_states: NDArray[np.bool_]
+    """[zones + 1, states]; the last row, for the sea, is all true."""
     cities: Ints
     """Places that may take in others."""
     cover: tuple[NDArray[np.int32], Ints]
@@ -135,10 +135,10 @@ class Gazetteer:
             self.grid,
             lats,
             lons,
-            place_countries=self.place_countries,
+            place_groups=self.table.place_states,
             sets=sets,
-            allowed_ZC=self.allowed,
-            near_only=np.arange(len(self.allowed)) == len(self.zones),
+            allowed_ZG=self.allowed_states,
+            near_only=np.arange(len(self.zones) + 1) == len(self.zones),
         )
         cities, city_kms = self._cities(lats, lons, places, kms)
         countries = self._countries(lats, zones, sets, places, kms)
@@ -166,9 +166,9 @@ class Gazetteer:
         is_sea = sets == len(self.zones)
         countries = np.where(places >= 0, self.place_countries[places], -1)
         countries[is_sea & (kms > SEA_REACH_KM)] = -1
-        for k in np.flatnonzero((places < 0) & ~is_sea):
+        for k in np.flatnonzero((places < 0) & ~is_sea).tolist():
             # Nobody lives in these countries; the first of the zone is the one it is named for.
-            countries[k] = int(self.allowed[sets[k]].argmax())
+            countries[k] = self.table.zones[zones[k]][0]
         treaty = (lats < ANTARCTIC_LAT_DEG) & np.array([bool(z) for z in zones])
         antarctica = next(
             row for row, entry in enumerate(self.table.countries) if entry.code == "AQ"
@@ -179,9 +179,10 @@ class Gazetteer:
     def _cities(self, lats: Floats, lons: Floats, places: Ints, kms: Floats) -> tuple[Ints, Floats]:
         """[Q] the city that each nearest place belongs to, often itself, and the way there.
 
-        A quarter of a city belongs to the nearest city, measured in its radii, and so does a
-        point outside its nearest place's disc and inside another's; a place inside a city
-        CITY_RATIO times as populous belongs to that. Cities of other states are left alone.
+        A quarter of a city or a part of its municipality belongs to the nearest larger city,
+        measured in its radii, and so does a point outside its nearest place's disc and inside
+        another's; a place inside a city CITY_RATIO times as populous belongs to that. Cities of
+        other states are left alone.
         """
         cities, city_kms = places.copy(), kms.copy()
         starts, rows = self.cover
@@ -198,8 +199,9 @@ class Gazetteer:
         away = chords_to_km(((points[queries] - self.grid.units[around]) ** 2).sum(axis=1))
         people = self.table.populations
         shares = away / self._radii(around)
-        loose = self.table.is_section[places] | (kms > self._radii(places))
-        reach = np.where(self.table.is_section[places], SECTION_REACH, 1.0)[queries]
+        kinds = self.table.kinds[places]
+        loose = (kinds > 0) | (kms > self._radii(places))
+        reach = np.where(kinds == SECTION, SECTION_REACH, 1.0)[queries]
         fits = loose[queries] & (people[around] > people[places[queries]]) & (shares <= reach)
         _choose(fits, queries, shares, around, away, cities, city_kms)
         fits = (shares <= 1) & (people[around] >= CITY_RATIO * people[cities[queries]])
@@ -234,7 +236,8 @@ class Gazetteer:
             "nearest_km": round(km, 3),
         }
         state = self.table.states[int(self.table.place_states[place])]
-        if km <= STATE_REACH_KM and state.name is not None:
+        is_only = zone in self.zones and int(self.allowed_states[self.zones[zone]].sum()) == 1
+        if (km <= STATE_REACH_KM or is_only) and state.name is not None:
             fields["state"], fields["state_code"] = state.name, state.code
             fields["state_geonameid"] = state.geonameid
         return fields
@@ -263,12 +266,15 @@ def read_gazetteer() -> Gazetteer:
 
 def build_gazetteer(table: Table, areas: Areas) -> Gazetteer:
     """Index a table."""
-    allowed = np.zeros((len(table.zones) + 1, len(table.countries)), dtype=bool)
-    for row, countries in enumerate(table.zones.values()):
-        allowed[row, list(countries)] = True
-    allowed[-1] = True
     state_countries = np.array([state.country for state in table.states], dtype=np.int64)
-    cities = np.flatnonzero((table.populations >= _LEAST_CITY) & ~table.is_section)
+    allowed = np.zeros((len(table.zones) + 1, len(table.states)), dtype=bool)
+    for row, (zone, countries) in enumerate(table.zones.items()):
+        states = table.zone_states.get(zone)
+        allowed[row] = np.isin(state_countries, countries)
+        if states is not None:
+            allowed[row] &= np.isin(np.arange(len(table.states)), states)
+    allowed[-1] = True
+    cities = np.flatnonzero((table.populations >= _LEAST_CITY) & (table.kinds == 0))
     cover = cover_cells(
         table.lats_deg[cities],
         table.lons_deg[cities],
@@ -279,7 +285,7 @@ def build_gazetteer(table: Table, areas: Areas) -> Gazetteer:
         grid=build_grid(table.lats_deg, table.lons_deg),
         place_countries=state_countries[table.place_states],
         zones={zone: row for row, zone in enumerate(table.zones)},
-        allowed=allowed,
+        allowed_states=allowed,
         cities=cities,
         cover=cover,
         areas=areas,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engines.bundle import LEVELS
-from geotag.geo import distances_m
-from geotag.places.gazetteer import read_gazetteer
+from geotag.geo import distance_m, distances_m
+from geotag.places.gazetteer import CONTINENTS, KM_PER_ROOT_PERSON, read_gazetteer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,6 +90,9 @@ class JoinedCity:
     state_geonameid: int | None
     km: float | None
     """From the class's reference point to the place."""
+    reach_km: float
+    """How far the city reaches from there."""
+    point_deg: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +182,9 @@ def compare_with(hierarchy: Hierarchy) -> Callable[[Geocode, Sight], Agreement]:
 def _agrees(level: Level, path: tuple[str, ...], geocode: Geocode, join: Join) -> bool:
     cities = [join.cities[city] for city in join.paths[path]]
     ids = {city.geonameid for city in cities if city.geonameid is not None}
-    is_same_city = bool(ids & {geocode.city_geonameid, geocode.nearest_geonameid})
+    is_same_city = bool(ids & {geocode.city_geonameid, geocode.nearest_geonameid}) or any(
+        _takes_in(city, geocode) for city in cities
+    )
     if level == "city" or is_same_city:
         return is_same_city
     if level == "state":
@@ -187,6 +192,23 @@ def _agrees(level: Level, path: tuple[str, ...], geocode: Geocode, join: Join) -
     if level == "country":
         return _agrees_country(path[0], cities, geocode, join)
     return _agrees_continent(path[0], cities, geocode, join)
+
+
+def _takes_in(city: JoinedCity, geocode: Geocode) -> bool:
+    """Whether what was measured is a smaller place of the same state within the city's reach.
+
+    Jette is to the gazetteer a city of its own; to a model whose class is Brussels it is Brussels.
+    """
+    if (
+        city.point_deg is None
+        or city.state_geonameid is None
+        or city.state_geonameid != geocode.state_geonameid
+        or geocode.city_lat_deg is None
+        or geocode.city_lon_deg is None
+    ):
+        return False
+    away_m = distance_m(city.point_deg, (geocode.city_lat_deg, geocode.city_lon_deg))
+    return away_m / 1000 <= city.reach_km
 
 
 def _agrees_state(
@@ -223,19 +245,9 @@ def _agrees_continent(name: str, cities: list[JoinedCity], geocode: Geocode, joi
     if code in {city.country_code for city in cities}:
         return True
     continents = {
-        part for part in TWO_CONTINENTS.get(code, ()) if _fold(_NAMES[part]) == _fold(name)
+        part for part in TWO_CONTINENTS.get(code, ()) if _fold(CONTINENTS[part]) == _fold(name)
     }
     return bool(continents)
-
-
-_NAMES = {
-    "AF": "Africa",
-    "AS": "Asia",
-    "EU": "Europe",
-    "NA": "North America",
-    "OC": "Oceania",
-    "SA": "South America",
-}
 
 
 def _join_city(place: Place, country: Place, row: int | None, gazetteer: Gazetteer) -> JoinedCity:
@@ -249,6 +261,8 @@ def _join_city(place: Place, country: Place, row: int | None, gazetteer: Gazette
             state_code=None,
             state_geonameid=None,
             km=None,
+            reach_km=0.0,
+            point_deg=None,
         )
     table = gazetteer.table
     state = table.states[int(table.place_states[row])]
@@ -259,6 +273,8 @@ def _join_city(place: Place, country: Place, row: int | None, gazetteer: Gazette
         state_code=state.code,
         state_geonameid=state.geonameid,
         km=_away_km(place, row, gazetteer),
+        reach_km=KM_PER_ROOT_PERSON * float(table.populations[row]) ** 0.5,
+        point_deg=(float(table.lats_deg[row]), float(table.lons_deg[row])),
     )
 
 

@@ -3,8 +3,8 @@
 The places lie sorted by grid cell, row by row, so that the places of a row of cells between two
 meridians are one slice. A search takes the slices of a window; where the nearest place found is
 nearer than the window is wide, it is the nearest of all. The few points that two windows leave
-are compared with every place of their countries. Shape suffixes: Q points asked for,
-N places, M candidates, Z sets of countries, C countries.
+are compared with every place that is allowed. Shape suffixes: Q points asked for,
+N places, M candidates, Z sets of groups, G groups (states).
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ def nearest_places(
     lats_deg: Floats,
     lons_deg: Floats,
     *,
-    place_countries: Ints,
+    place_groups: Ints,
     sets: Ints,
-    allowed_ZC: NDArray[np.bool_],
+    allowed_ZG: NDArray[np.bool_],
     near_only: NDArray[np.bool_],
 ) -> tuple[Ints, Floats]:
-    """The nearest place to each point among those of the countries allowed for it.
+    """The nearest place to each point among those of the groups allowed for it.
 
     Args:
         grid: the places.
         lats_deg: [Q].
         lons_deg: [Q].
-        place_countries: [N] country of each place.
-        sets: [Q] row of `allowed_ZC` for each point.
-        allowed_ZC: which countries belong to which set.
+        place_groups: [N] group of each place.
+        sets: [Q] row of `allowed_ZG` for each point.
+        allowed_ZG: which groups belong to which set.
         near_only: [Z] sets for which nothing further away than some 50 km matters.
 
     Returns:
@@ -94,13 +94,13 @@ def nearest_places(
         slices = _window(grid.starts, lats_deg[left], lons_deg[left], window_deg)
         for asked, places in _candidates(slices):
             queries = left[asked]
-            keep = allowed_ZC[sets[queries], place_countries[places]]
+            keep = allowed_ZG[sets[queries], place_groups[places]]
             _keep_nearest(points, grid.units, queries[keep], places[keep], found, chords2)
         left = left[chords2[left] > 4 * np.sin(np.radians(window_deg) / 2) ** 2]
     left = left[~near_only[sets[left]]]
     for row in np.unique(sets[left]):
         queries = left[sets[left] == row]
-        places = np.flatnonzero(allowed_ZC[row, place_countries])
+        places = np.flatnonzero(allowed_ZG[row, place_groups])
         if not len(places):
             continue
         for some in np.array_split(queries, len(queries) * len(places) // _MOST_CANDIDATES + 1):

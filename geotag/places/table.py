@@ -27,6 +27,10 @@ ROWS = 180 * CELLS_PER_DEG
 COLUMNS = 360 * CELLS_PER_DEG
 UNITS_PER_DEG = 10_000
 """Coordinates are kept to 11 m."""
+SECTION = 1
+"""A quarter or a suburb of a city: feature code PPLX of GeoNames."""
+PART = 2
+"""A place in the municipality of a larger one."""
 _UNITS_PER_CELL = UNITS_PER_DEG // CELLS_PER_DEG
 _PLANES = {
     "cell_steps": 3,
@@ -36,7 +40,7 @@ _PLANES = {
     "states": 2,
     "population_digits": 2,
     "population_tens": 1,
-    "is_section": 1,
+    "kinds": 1,
 }
 
 
@@ -75,14 +79,16 @@ class Table:
     states: tuple[State, ...]
     zones: dict[str, tuple[int, ...]]
     """Rows of the countries that an IANA time zone lies in."""
+    zone_states: dict[str, tuple[int, ...]]
+    """Rows of the states that have places in a time zone."""
     lats_deg: NDArray[np.float64]
     lons_deg: NDArray[np.float64]
     geonameids: NDArray[np.int64]
     place_states: NDArray[np.int64]
     populations: NDArray[np.int64]
     """To three digits."""
-    is_section: NDArray[np.bool_]
-    """Part of a city: a district, a suburb, a quarter (feature code PPLX)."""
+    kinds: NDArray[np.int64]
+    """SECTION, PART or 0 for a place of its own."""
     names_blob: bytes
     """All names, UTF-8, one after the other."""
     name_starts: NDArray[np.int64]
@@ -132,6 +138,7 @@ def unpack(content: bytes, *, source: str = "gazetteer") -> Table:
         countries=tuple(Country(**entry) for entry in header["countries"]),
         states=tuple(State(**entry) for entry in header["states"]),
         zones={zone: tuple(rows) for zone, rows in header["zones"].items()},
+        zone_states={zone: tuple(rows) for zone, rows in header["zone_states"].items()},
         lats_deg=(_units(cells // COLUMNS, columns["lats_units"]) - 90 * UNITS_PER_DEG)
         / UNITS_PER_DEG,
         lons_deg=(_units(cells % COLUMNS, columns["lons_units"]) - 180 * UNITS_PER_DEG)
@@ -139,7 +146,7 @@ def unpack(content: bytes, *, source: str = "gazetteer") -> Table:
         geonameids=columns["geonameids"],
         place_states=columns["states"],
         populations=columns["population_digits"] * 10 ** columns["population_tens"],
-        is_section=columns["is_section"] > 0,
+        kinds=columns["kinds"],
         names_blob=blob,
         name_starts=name_starts,
         sources=header["sources"],
@@ -167,7 +174,7 @@ def pack(table: Table) -> bytes:
         "states": table.place_states,
         "population_digits": table.populations // 10**tens,
         "population_tens": tens,
-        "is_section": table.is_section.astype(np.int64),
+        "kinds": table.kinds,
     }
     header = {
         "schema": SCHEMA,
@@ -176,6 +183,7 @@ def pack(table: Table) -> bytes:
         "countries": [asdict(country) for country in table.countries],
         "states": [asdict(state) for state in table.states],
         "zones": table.zones,
+        "zone_states": table.zone_states,
     }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     names = "\n".join(table.name(place) for place in range(len(cells))).encode()
