@@ -111,8 +111,9 @@ def bounds(pieces: Sequence[Piece]) -> tuple[float, float, float, float]:
     west, east = min(lons), max(lons)
     if east - west >= 360:
         return -180.0, min(lats), 180.0, max(lats)
+    width = east - west
     west = round((west + 180) % 360 - 180, 6)  # in [-180, 180)
-    east = round(180 - (180 - east) % 360, 6)  # in (-180, 180]
+    east = round(180 - (180 - east) % 360, 6) if width else west  # in (-180, 180]
     return west, min(lats), east, max(lats)
 
 

@@ -56,7 +56,7 @@ def xmp_bytes(tag: Tag) -> bytes:
         _add(description, "exif:GPSMapDatum", "WGS-84")
         _add(description, "exif:GPSLatitude", gps_text(tag.gps_lat, "NS"))
         _add(description, "exif:GPSLongitude", gps_text(tag.gps_lon, "EW"))
-    if tag.location_source == "gps":
+    if tag.location_source == "gps" and tag.continent is not None:
         _add_place(description, tag)
     _add_keywords(description, tag)
     ET.indent(root, " ")

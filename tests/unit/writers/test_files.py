@@ -117,11 +117,32 @@ def test_letters_that_utf8_does_not_have_are_spelt_out(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == r"a\udc80b"
 
 
+def test_bytes_follow_text_in_their_order(tmp_path: Path) -> None:
+    target = AtomicFile(tmp_path / "a.bin")
+    target.write("ä")
+    target.write(b"\xff\r\n")
+    target.write("b")
+    target.commit()
+    assert (tmp_path / "a.bin").read_bytes() == b"\xc3\xa4\xff\r\nb"
+
+
+def test_an_error_names_the_option_that_the_file_was_given_with(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"Create it, or choose another --tracks\."):
+        write_file(tmp_path / "nope" / "a.geojson", "text", option="--tracks")
+
+
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path: Path) -> None:
+    write_file(tmp_path / ("ä" * 125 + ".json"), b"text")
+    assert names_in(tmp_path) == ["ä" * 125 + ".json"]
+
+
 def test_the_suffix_chooses_the_format() -> None:
     assert format_of("tags.GeoJSON") is format_of("x/y.geojson")
     assert format_of("-") is format_of("tags.geojsonl")
     for name in ("tags.txt", "tags", "tags.json"):
-        with pytest.raises(ConfigError, match=r"Allowed are \.geojson, \.geojsonl, \.csv, \.parquet, \.gpkg, and -"):
+        with pytest.raises(
+            ConfigError, match=r"Allowed are \.geojson, \.geojsonl, \.csv, \.parquet, \.gpkg, and -"
+        ):
             format_of(name)
 
 

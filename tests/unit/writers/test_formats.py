@@ -2,6 +2,7 @@ import csv
 import io
 import json
 from dataclasses import fields
+from typing import Literal
 
 import pytest
 
@@ -64,16 +65,23 @@ def test_csv_has_latitude_and_longitude_first_and_empty_for_null() -> None:
     assert '"a ""b"", c\n🚗.mp4"' in text
 
 
-def test_a_measured_position_stands_before_a_predicted_one() -> None:
-    measured = Tag(
+@pytest.mark.parametrize(
+    ("source", "point"),
+    [("gps", (1.0, 2.0)), ("visual", (3.0, 4.0)), ("drive", (5.0, 6.0)), ("none", None)],
+)
+def test_the_point_is_that_of_whoever_gave_the_answer(
+    source: Literal["gps", "visual", "drive", "none"], point: tuple[float, float] | None
+) -> None:
+    tag = Tag(
         id="1",
         path="a",
-        location_source="gps",
+        location_source=source,
         gps_lat=1.0,
         gps_lon=2.0,
         visual_lat=3.0,
         visual_lon=4.0,
+        drive_lat=5.0,
+        drive_lon=6.0,
     )
-    assert position(measured) == (1.0, 2.0)
-    assert position(LOCATED) == (48.8534101, 2.3488)
-    assert position(UNLOCATED) is None
+    assert position(tag) == point
+    assert position(Tag(id="1", path="a", location_source=source)) is None
