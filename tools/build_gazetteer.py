@@ -148,7 +148,7 @@ KNOWN_SECTIONS = {
         "Etobicoke",
         "Le Plateau-Mont-Royal",
         "North York",
-        "Rosemont–La Petite-Patrie",
+        "Rosemont\u2013La Petite-Patrie",
         "Scarborough",
         "Ville-Marie",
     },
@@ -494,14 +494,20 @@ def _mark_parts(
     admins: list[str],
     populations: np.ndarray,
 ) -> None:
-    """Mark as PART what shares its municipality (third or fourth level) with a larger place."""
+    """Mark as PART what shares its municipality (third or fourth level) with a larger seat."""
     units: dict[tuple[str, ...], list[int]] = {}
     for k, (feature, admin) in enumerate(zip(features, admins, strict=True)):
         if feature is not None and (feature[2] or feature[3]) and kinds[k] != SECTION:
             units.setdefault((admin, *feature[1:]), []).append(k)
     for members in units.values():
-        main = max(members, key=lambda k: (populations[k], -k))
+        main = min(members, key=lambda k: (_rank(features[k]), -populations[k], k))
         kinds[[k for k in members if populations[k] < populations[main]]] = PART
+
+
+def _rank(feature: tuple[str, str, str, str] | None) -> int:
+    """Seats of a government first, the higher the government the earlier."""
+    seats = ("PPLC", "PPLA", "PPLA2", "PPLA3", "PPLA4", "PPLA5")
+    return seats.index(feature[0]) if feature and feature[0] in seats else len(seats)
 
 
 def _mark_city_states(
