@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -17,7 +17,7 @@ from geotag.telemetry.track import Survey
 from geotag.types import Clip, FootageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -67,7 +67,7 @@ class Station(Protocol):
         ...
 
     def close(self) -> None:
-        """End the processes behind it."""
+        """End the processes behind it, from any thread and more than once."""
         ...
 
 
@@ -196,7 +196,7 @@ class Gathering:
         *,
         model: Model | None,
         config: ScanConfig,
-        make_station: MakeStation | None = None,
+        make_station: MakeStation,
         memory: Memory | None = None,
     ) -> None:
         cores = usable_cores()
@@ -206,12 +206,13 @@ class Gathering:
         self._work = work
         self._model = model
         self._memory = memory
-        self._make_station = make_station or station_maker(config)
+        self._make_station = make_station
         self._decode_threads = config.decode_threads or (cores if workers == 1 else 1)
         self._numbers = count()
         self._order: SimpleQueue[Job] = SimpleQueue()
         self._lock = threading.Lock()
         self._unfinished: set[Job] = set()
+        self._stations: list[Station] = []
         self._is_stopped = False
         self.places = threading.Semaphore(workers + 1)
         self._threads = [
@@ -231,12 +232,15 @@ class Gathering:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop after the frames in hand; no thread is left behind."""
+        """Stop, whatever is being read; no thread and no process is left behind."""
         with self._lock:
             self._is_stopped = True
             for job in self._unfinished:
                 job.finish()
+            stations = tuple(self._stations)
         self.places.release(len(self._threads))
+        for station in stations:
+            station.close()
         for thread in self._threads:
             thread.join()
 
@@ -254,6 +258,8 @@ class Gathering:
         with ExitStack() as stack:
             station = self._make_station()
             stack.callback(station.close)
+            with self._lock:
+                self._stations.append(station)
             while (job := self._next_job()) is not None:
                 try:
                     self._read(job, station)
@@ -341,17 +347,6 @@ def _survey(video: Video, facts: VideoFacts | None, station: Station) -> Survey:
     """The survey of a file; a bug of ours in it costs the positions, not the video."""
     try:
         return station.survey(video, facts)
-    except Exception as exc:  # noqa: BLE001 - told in the survey
+    except Exception as exc:
         logger.debug("%s: reading its telemetry failed", video.name, exc_info=exc)
         return Survey(notes=(f"a bug in geotag while reading positions ({exc!r})",))
-
-
-def station_maker(config: ScanConfig) -> MakeStation:
-    """Stations with a decoding process and telemetry readers of their own."""
-
-    def make() -> Station:
-        from geotag.station import RealStation
-
-        return RealStation(config)
-
-    return make

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from geotag.sight import Sight
     from geotag.telemetry.clock import VideoTime
     from geotag.telemetry.track import Survey
-    from geotag.types import Drive, Level, Video
+    from geotag.types import Drive, Video
 
 Agreement = Literal["match", "state", "country", "conflict", "none"]
-Agree = Callable[["Geocode", "Sight"], Agreement] if TYPE_CHECKING else object
 
 DRIVE_REACH_S = 900.0
 """A file without a place takes that of a file of its drive at most this far away in time: in a
@@ -44,7 +43,7 @@ class Ran:
 
     engine: str | None = None
     bundle: str | None = None
-    agree: Agree | None = None
+    agree: Callable[[Geocode, Sight], Agreement] | None = None
     """How far a measured place and an answer of this model agree."""
 
     @property
@@ -78,7 +77,9 @@ class _Finding:
 
     @property
     def has_place(self) -> bool:
-        return self.measured is not None or (self.sight is not None and self.sight.level is not None)
+        return self.measured is not None or (
+            self.sight is not None and self.sight.level is not None
+        )
 
 
 def locate_drive(
@@ -267,7 +268,7 @@ def _outcome(finding: _Finding, ran: Ran, *, has_place: bool) -> dict[str, objec
     if not ran.has_model and not has_place:
         return {
             "status": "no_model",
-            "error": "no_model: the file carries no position, and no model is installed to look "
+            "error": "no_model: the file carries no usable position, and there is no model to look "
             "at its pictures with",
         }
     return {"status": "ok"}
@@ -344,8 +345,7 @@ def _measured_fields(measured: _Measured) -> dict[str, object]:
 def _seen_fields(sight: Sight, ran: Ran) -> dict[str, object]:
     names = {place.level: place.name for place in sight.places}
     fields: dict[str, object] = {
-        f"confidence_{level}": prob
-        for level, prob in zip(LEVELS, sight.confidences, strict=True)
+        f"confidence_{level}": prob for level, prob in zip(LEVELS, sight.confidences, strict=True)
     }
     for rank, (name, prob) in enumerate(sight.cities, start=1):
         fields |= {f"city_{rank}": name, f"city_{rank}_p": prob}

@@ -57,9 +57,7 @@ class Model:
             width_px=spec.width_px,
             max_keyframe_gap_s=bundle.manifest.sampling.max_keyframe_gap_s,
         )
-        self.ran = Ran(
-            engine=choice.name, bundle=bundle.label, agree=compare_with(hierarchy)
-        )
+        self.ran = Ran(engine=choice.name, bundle=bundle.label, agree=compare_with(hierarchy))
 
     @property
     def settings(self) -> tuple[object, ...]:

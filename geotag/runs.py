@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,6 @@ from geotag.bundles import find_bundle, has_default_bundle, no_model_text
 from geotag.console import Tally, describe_summary, printable
 from geotag.errors import NoVideosError, OutputError
 from geotag.footage.discover import discover
-from geotag.footage.drives import narrow
 from geotag.interrupts import Interrupts
 from geotag.ledger import Ledger, ledger_path
 from geotag.locks import OutputLock
@@ -25,8 +24,9 @@ from geotag.places.gazetteer import read_gazetteer
 from geotag.places.hierarchy import read_hierarchy
 from geotag.sampling import choose_sampling
 from geotag.scan import Scan
-from geotag.side_files import SideFiles, check_extras
+from geotag.side_files import SideFiles
 from geotag.station import check_track_files, station_maker, telemetry_settings
+from geotag.types import Discovery, Moment
 from geotag.writers import Outputs
 from geotag.writers.run import (
     RUN_FILE,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from geotag.config import ScanConfig
     from geotag.console import Console
     from geotag.gathering import MakeStation
-    from geotag.types import Discovery, Tag
+    from geotag.types import Drive, Tag
 
 OpenEngine = Callable[..., tuple[Engine, EngineChoice]]
 """`engines.choose.open_engine`, or what a test puts in its place."""
@@ -119,12 +119,13 @@ def run_scan(
         ledger = _existing_ledger(config, console, stack)
         discovery = find_footage(folder, ledger=ledger)
         if only is not None:
-            discovery = narrow(discovery, only)
+            discovery = _narrow(discovery, only)
         tracks = check_track_files(config.gpx)
         _lock(config, console, stack)
         outputs = Outputs(config.out, with_tracks=bool(config.tracks))
         stack.callback(outputs.close, keep=False)
-        check_extras(config, folder)
+        side = SideFiles(config, folder, discovery, console)
+        stack.callback(side.close, keep=False)
         ledger = ledger or _new_ledger(config, console, stack)
         model, engine_text = _open_model(config, open_engine, console, stack)
         plan = _Plan(
@@ -146,12 +147,27 @@ def run_scan(
             memory=_memory(ledger, model, config),
         )
         tally = Tally(total=len(discovery.videos), started_s=console.clock())
-        writing = _Writing(
-            outputs, SideFiles(config, folder, discovery, console), tally, watch, console
-        )
+        writing = _Writing(outputs, side, tally, watch, console)
         _write_all(scanning, writing, plan, interrupts)
     _account(tally, plan, scanning, console)
     return tally
+
+
+def _narrow(discovery: Discovery, only: Callable[[str], bool]) -> Discovery:
+    """The part of a discovery whose names are wanted."""
+
+    def kept(drive: Drive) -> Drive:
+        moments = (
+            Moment(videos=tuple(video for video in moment.videos if only(video.name)))
+            for moment in drive.moments
+        )
+        return replace(drive, moments=tuple(moment for moment in moments if moment.videos))
+
+    drives = (kept(drive) for drive in discovery.drives)
+    return Discovery(
+        videos=tuple(video for video in discovery.videos if only(video.name)),
+        drives=tuple(drive for drive in drives if drive.moments),
+    )
 
 
 def _existing_ledger(config: ScanConfig, console: Console, stack: ExitStack) -> Ledger | None:
@@ -308,8 +324,9 @@ def _account(tally: Tally, plan: _Plan, scanning: Scan, console: Console) -> Non
             "only where geotag can do without it. `geotag doctor` says how to install it."
         )
     model = plan.model
+    chosen = f"{model.choice.policy} {model.choice.span_s:g} s" if model else ""
     ran_with = (
-        f"{model.engine_name}; {model.bundle.label}; {model.choice.policy} {model.choice.span_s:g} s"
+        f"{model.engine_name}; {model.bundle.label}; {chosen}"
         if model
         else f"without a model ({plan.engine.removeprefix('none: ')})"
     )

@@ -11,18 +11,21 @@ the order of the plan.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engines.base import EngineError
 from geotag.evidence import Evidence, Fault, Viewing
 from geotag.gathering import READY_CLIPS, Gathering, Opened, Work
 from geotag.locate import Ran, locate_drive, place_of_fix
+from geotag.station import station_maker
 from geotag.telemetry.clock import repair_drive
-from geotag.telemetry.track import Survey
-from geotag.types import Clip, FootageError
+from geotag.telemetry.readers import NEEDS_EXIFTOOL, survey_of_frames
+from geotag.telemetry.track import Survey, survey_from_json, survey_to_json
+from geotag.types import FootageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from geotag.config import ScanConfig
     from geotag.gathering import Job, MakeStation
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from geotag.model import Model
     from geotag.places.gazetteer import Gazetteer
     from geotag.sight import Look
-    from geotag.types import Discovery, Drive, Tag, Video
+    from geotag.types import Discovery, Drive, Tag, Video, VideoFacts
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ def scan(
         model: looks at pictures, in the calling thread; None reads positions only.
         gazetteer: names places.
         config: clips, sampling, threads; with `fail_fast` the first failure ends the scan.
-        make_station: what a worker thread reads with; None is the real thing.
+        make_station: what a worker thread reads with; None: `geotag.station.RealStation`.
         memory: what earlier scans found, and where this one puts what it finds.
 
     Yields:
@@ -94,7 +97,7 @@ class Scan:
         self._model = model
         self._gazetteer = gazetteer
         self._config = config
-        self._make_station = make_station
+        self._make_station = make_station or station_maker(config)
         self._memory = memory
         self._ran = Ran() if model is None else model.ran
         self._drive: Drive | None = None
@@ -106,8 +109,8 @@ class Scan:
         self._has_failed = False
         self.needs_exiftool = 0
         """Videos that nothing but ExifTool could have read, where it is missing."""
-        self.on_drive: list[tuple[Drive, dict[str, Evidence], list[Tag]]] | None = None
-        """Where set, drives with a track are kept here, for their lines."""
+        self.on_drive: Callable[[Drive, Mapping[str, Evidence], Sequence[Tag]], None] | None = None
+        """Is shown each drive once it is tagged."""
 
     def tags(self) -> Generator[Tag, None, None]:
         """Every tag, in order; see `scan`."""
@@ -143,7 +146,7 @@ class Scan:
                 evidence = self._read(job, is_wanted=not has_sight)
                 has_sight = has_sight or evidence.viewing.sight is not None
                 self._gathered[video.name] = evidence
-                self.needs_exiftool += "needs ExifTool" in " ".join(evidence.survey.notes)
+                self.needs_exiftool += NEEDS_EXIFTOOL in evidence.survey.notes
                 fault = evidence.viewing.fault
                 if fault is not None and not place_of_fix(evidence.survey):
                     self._has_failed = True
@@ -159,8 +162,8 @@ class Scan:
         times = repair_drive(drive, {name: entry.survey for name, entry in gathered.items()})
         tags = locate_drive(drive, gathered, times, gazetteer=self._gazetteer, ran=self._ran)
         self._waiting |= {tag.path: tag for tag in tags}
-        if self.on_drive is not None and any(tag.location_source == "gps" for tag in tags):
-            self.on_drive.append((drive, gathered, tags))
+        if self.on_drive is not None:
+            self.on_drive(drive, gathered, tags)
 
     def _ready(self) -> Iterator[Tag]:
         videos = self._discovery.videos
@@ -226,7 +229,7 @@ class Scan:
         read = 0
         for judged in range(len(opened.windows)):
             # One clip ahead of the one in the engine, unless that one is likely to settle it.
-            likely_last = looks and self._is_enough([*looks, looks[-1]], job)
+            likely_last = looks and self._is_enough([*looks, looks[-1]])
             job.ask_for(judged + (1 if likely_last else READY_CLIPS))
             try:
                 clip = job.clip()
@@ -240,18 +243,17 @@ class Scan:
             if self._model is not None:
                 looks.append(self._model.look(clip))
                 logger.debug("%s: %r: %s", job.video.name, clip, looks[-1].city_probs.argmax())
-                if self._is_enough(looks, job):
+                if self._is_enough(looks):
                     break
         if not read:
             raise errors[0]
+        facts = opened.facts
+        sight = self._model.see(facts, looks, errors) if self._model and facts else None
         return Viewing(
-            facts=opened.facts,
-            sight=self._model.see(opened.facts, looks, errors) if self._model else None,
-            is_looked_at=True,
-            seen_survey=job.survey_of_frames(seen) if seen else None,
+            facts=facts, sight=sight, is_looked_at=True, seen_survey=_survey_text(seen, facts)
         )
 
-    def _is_enough(self, looks: Sequence[Look], job: Job) -> bool:
+    def _is_enough(self, looks: Sequence[Look]) -> bool:
         return self._model is not None and self._model.is_enough(looks)
 
 
@@ -268,12 +270,14 @@ def _order_of_work(
     )
 
 
+def _survey_text(seen: Sequence[tuple[float, bytes]], facts: VideoFacts | None) -> str | None:
+    """The survey of what the frames themselves say of their position."""
+    survey = survey_of_frames(seen, facts) if seen else None
+    return survey_to_json(survey) if survey is not None else None
+
+
 def _with_seen(evidence: Evidence) -> Evidence:
     """Take the positions that the frames carry, where nothing better is known."""
-    from dataclasses import replace
-
-    from geotag.telemetry.track import survey_from_json
-
     text = evidence.viewing.seen_survey
     if text is None or evidence.survey.quality not in (None, "single_point"):
         return evidence
