@@ -9,7 +9,7 @@ clocks, rounded to whole quarter hours, tells what each of them is.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,9 @@ _QUARTER_S = 900
 """Every zone in use is a whole number of quarter hours from UTC."""
 _MOST_OFF_S = 26 * 3600
 """UTC+14 against UTC-12; clocks further apart are not in different zones: one was never set."""
+
+_LATEST_S = 4_102_444_800
+"""The year 2100."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,7 @@ def repair_clocks(videos: Sequence[Clocks]) -> tuple[VideoTime, ...]:
     quarter hours that they differ from that, again one number for all. The container counts
     last. Nothing is moved without being named in `time_source`.
     """
+    videos = [_believable(clocks) for clocks in videos]
     verdict = _judge(videos)
     times = [_time_of(clocks, verdict) for clocks in videos]
     # Differences only mean something on one clock: that of the names, if all have one.
@@ -106,6 +110,19 @@ def repair_clocks(videos: Sequence[Clocks]) -> tuple[VideoTime, ...]:
         _finished(clocks, utc_s, source, by_name=by_name)
         for clocks, (utc_s, source) in zip(videos, times, strict=True)
     )
+
+
+def _believable(clocks: Clocks) -> Clocks:
+    """Without the times that no camera can have recorded at."""
+    return replace(
+        clocks,
+        telemetry_utc_s=_within_ages(clocks.telemetry_utc_s),
+        container_utc_s=_within_ages(clocks.container_utc_s),
+    )
+
+
+def _within_ages(seconds: float | None) -> float | None:
+    return seconds if seconds is not None and 0 < seconds < _LATEST_S else None
 
 
 def _judge(videos: Sequence[Clocks]) -> _Verdict:

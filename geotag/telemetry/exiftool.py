@@ -34,6 +34,7 @@ _TAGS = (
     "ExifToolVersion",
     "MIMEType",
     "MetaFormat",
+    "OtherFormat",
     "GPSLatitude",
     "GPSLongitude",
     "GPSAltitude",

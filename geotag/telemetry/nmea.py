@@ -106,6 +106,8 @@ def _add(epochs: list[_Epoch], here: _Epoch, message: Any, stamp_ms: int | None)
         if not math.isnan(dop):
             here.fix = here.fix._replace(dop=dop)
         return here
+    if kind in ("RMC", "GLL") and message.status not in ("A", "V"):
+        return here  # cut off
     clock = message.timestamp or None
     if here.clock is None or clock != here.clock:
         here = _Epoch(clock=clock, stamp_ms=stamp_ms)

@@ -53,13 +53,13 @@ def read_srt(text: str) -> Reading:
 def _cues(text: str) -> list[tuple[float, str]]:
     """Start (s) and text of each cue."""
     marks = list(_CUE.finditer(text))
-    stops = [mark.start() for mark in marks[1:]] + [len(text)]
+    stops = [mark.start() for mark in marks[1:]] + [len(text)]  # one too many if there is no cue
     return [
         (
             int(mark[1]) * 3600 + int(mark[2]) * 60 + int(mark[3]) + float(f"0.{mark[4]}"),
             text[mark.end() : stop],
         )
-        for mark, stop in zip(marks, stops, strict=True)
+        for mark, stop in zip(marks, stops, strict=False)
     ]
 
 

@@ -23,9 +23,8 @@ TRUE_CLOCKS = frozenset(("BlackVue", "Garmin", "GoPro", "Nextbase", "Thinkware")
 """Makers whose records carry the time of the satellites (NMEA, or GoPro's GPSU). Others, all that
 build on Novatek, write the camera's clock and call it UTC."""
 
-MARKS_MADE_UP_TIMES = 13.0
-"""Version of ExifTool from which on times that it makes up are in the group Composite; 12.57 does
-not mark them, 13.59 does, and none between was tried."""
+MARKS_MADE_UP_TIMES = 13.38
+"""Version of ExifTool from which on times that it makes up are in the group Composite."""
 
 _DOCUMENT = re.compile(r"Doc(\d+)(?:-(\d+))?(?:-[\d-]+)?", re.ASCII)
 _DATE = re.compile(
@@ -78,7 +77,7 @@ def read_timed(tags: Mapping[str, Any], vendor: str | None) -> Reading | None:
     if is_made_up:
         fixes = [fix._replace(utc_s=math.nan) for fix in fixes]
     maker = _maker(documents, found, tags) or vendor
-    is_camm = any(k.endswith(":MetaFormat") and v == "camm" for k, v in tags.items())
+    is_camm = any(key.endswith("Format") and value == "camm" for key, value in tags.items())
     is_true = is_camm or maker in TRUE_CLOCKS
     if documents[found[0]].family == "GoPro":
         # The drone has no time of satellites, and no mode either.
