@@ -12,11 +12,12 @@ import errno
 import json
 import os
 import secrets
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from geotag.errors import OutputError
+from geotag.types import Tag
 from geotag.writers.files import NAME_MAX_BYTES, write_file
 from geotag.writers.schema import SCHEMA_FIELD, SCHEMA_VERSION
 from geotag.writers.xmp import OURS as OUR_XMP
@@ -25,13 +26,12 @@ from geotag.writers.xmp import has_place, xmp_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from geotag.types import Tag
-
 SidecarKind = Literal["json", "xmp"]
 
 OUR_JSON = f'{{\n  "{SCHEMA_FIELD}": '.encode()
 """How each of our JSON files begins."""
 SUFFIXES: dict[SidecarKind, str] = {"json": ".geotag.json", "xmp": ".xmp"}
+_NAMES = tuple(field.name for field in fields(Tag))
 _BEGINNINGS: dict[SidecarKind, bytes] = {"json": OUR_JSON, "xmp": OUR_XMP}
 
 
@@ -54,8 +54,8 @@ def write_sidecars(
         kinds: which ones.
 
     Returns:
-        One sentence for each sidecar that was not written, because what lies there is not ours or
-        the name is too long.
+        Why a sidecar was not written, one sentence each: what lies there is not ours, the name is
+        too long, a link leads elsewhere. They do not name the video.
 
     Raises:
         OutputError: the disk refuses; what was there is untouched.
@@ -63,14 +63,14 @@ def write_sidecars(
     place = sidecar_folder(video_path, folder, root)
     if folder is not None:
         if problem := _leaves(place, folder):
-            return (f"{tag.path}: no sidecars, {problem}",)
+            return (f"none written, {problem}",)
         _make_folder(place)
     contents = {kind: _content(kind, tag) for kind in kinds}
     problems = (
         _write(place / f"{video_path.name}{SUFFIXES[kind]}", content, _BEGINNINGS[kind])
         for kind, content in contents.items()
     )
-    return tuple(f"{tag.path}: {problem}" for problem in problems if problem)
+    return tuple(problem for problem in problems if problem)
 
 
 def check_sidecars(video_paths: Iterable[Path], folder: Path | None, root: Path) -> None:
@@ -108,9 +108,10 @@ def sidecar_folder(video_path: Path, folder: Path | None, root: Path) -> Path:
 
 def json_bytes(tag: Tag) -> bytes:
     """The tag as flat JSON, one field a line, with the version of its schema first."""
-    record = {SCHEMA_FIELD: SCHEMA_VERSION} | asdict(tag)
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.encode("utf-8", "backslashreplace")
+    record = {SCHEMA_FIELD: SCHEMA_VERSION} | {name: getattr(tag, name) for name in _NAMES}
+    # Not indent=2: that takes Python's own encoder, five times as slow as the one in C.
+    line = json.dumps(record, separators=(",\n  ", ": "), ensure_ascii=False, allow_nan=False)
+    return f"{{\n  {line[1:-1]}\n}}\n".encode("utf-8", "backslashreplace")
 
 
 def _content(kind: SidecarKind, tag: Tag) -> bytes | None:
