@@ -23,14 +23,17 @@ class Limits:
     """What a file may cost.
 
     The decoder may work on a file, opening and all its clips together, for
-    `base_s + size / bytes_per_s + decoded pixels * s_per_megapixel / 1e6` seconds: a file of 10 MB
-    that makes no progress has 10 s. Time in which nobody waits for the decoder does not count.
+    `min(base_s + size / bytes_per_s, most_s) + decoded megapixels * s_per_megapixel` seconds: a
+    file of 10 MB that makes no progress has 10 s, one of any size two minutes. Time in which nobody
+    waits for the decoder does not count.
     """
 
     base_s: float = 8.0
     """Enough for any small file, on a slow card and a busy machine."""
     bytes_per_s: float = 5e6
     """Slower than the oldest card; more than 40 Mbit of footage each second."""
+    most_s: float = 120.0
+    """Whatever the size: of a very large file a clip reads a small part."""
     s_per_megapixel: float = 0.05
     """What decoded frames earn: 1080p slower than 10 frames a second is no progress. Without
     it a long clip of a low bit rate would be cut off on a slow machine."""
@@ -54,11 +57,8 @@ class Limits:
 
     def allowed_s(self, size_bytes: int, decoded_px: int) -> float:
         """Seconds that a file may take of which so many pixels are decoded."""
-        return (
-            self.base_s
-            + size_bytes / self.bytes_per_s
-            + decoded_px / 1_000_000 * self.s_per_megapixel
-        )
+        idle_s = min(self.base_s + size_bytes / self.bytes_per_s, self.most_s)
+        return idle_s + decoded_px / 1_000_000 * self.s_per_megapixel
 
     def allowed_bytes(self, size_bytes: int) -> int:
         """Bytes of packets that one step may read."""

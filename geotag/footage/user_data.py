@@ -31,7 +31,7 @@ _MARK = re.compile(rb"\x42+\x69", re.DOTALL)
 def read_payloads(frame: VideoFrame) -> tuple[bytes, ...]:
     """The unregistered user data of a frame that may hold a position, whole, in their order."""
     # In PyAV a frame and its side data, once asked for, hold each other: free those of the frames
-    # before, which are large. Half a millisecond where `gc.freeze` was called after the imports.
+    # before, which are large. Costs little where `gc.freeze` was called after the imports.
     gc.collect()
     try:
         side_data: Any = frame.side_data  # its stubs differ from version to version

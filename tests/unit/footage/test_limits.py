@@ -45,6 +45,7 @@ def test_a_small_file_has_less_than_ten_seconds_and_a_large_one_more() -> None:
     limits = Limits()
     assert limits.allowed_s(4_000_000, 0) < 10
     assert limits.allowed_s(400_000_000, 0) > 60
+    assert limits.allowed_s(1 << 50, 0) == 120
 
 
 def test_decoded_frames_earn_time() -> None:
