@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from geotag.telemetry.track import Fix, Reading, track_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 CLOCK_ERROR_S = 8 * 3600
 """To be added to the seconds of a line."""
@@ -31,29 +31,44 @@ _LINE = re.compile(
 _VIDEO_NAME = re.compile(r"[A-Z]{2}\d{8}-\d{6}-\d{6}", re.ASCII)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CardLog:
+    """A log, and which of its lines name which video."""
+
+    fixes: tuple[Fix, ...]
+    by_name: Mapping[str, tuple[Fix, ...]]
+
+    def read_all(self) -> Reading:
+        """Every position of the card."""
+        return replace(_reading(self.fixes), is_shared=True)
+
+    def read_video(self, name: str) -> Reading | None:
+        """The positions whose lines name a video; None where no line does.
+
+        The channels of one moment share a name up to the letter at its end; the lines name one.
+        """
+        wanted = _VIDEO_NAME.match(name.upper())
+        fixes = self.by_name.get(wanted[0], ()) if wanted else ()
+        if not fixes:
+            return None
+        first_s = fixes[0].utc_s
+        return _reading([fix._replace(time_s=fix.utc_s - first_s) for fix in fixes])
+
+
 def is_card_log(text: str) -> bool:
     """Whether a text is such a log."""
     return _LINE.search(text[:65536]) is not None
 
 
-def read_card_log(text: str) -> Reading:
-    """Every position of the card."""
-    return replace(_reading([fix for fix, _ in _lines(text)]), is_shared=True)
-
-
-def read_card_log_of(text: str, video_name: str) -> Reading | None:
-    """The positions whose lines name a video; None where no line does.
-
-    The channels of one moment share a name up to the letter at its end, and the lines name one.
-    """
-    wanted = _VIDEO_NAME.match(video_name.upper())
-    if wanted is None:
-        return None
-    fixes = [fix for fix, name in _lines(text) if name == wanted[0]]
-    if not fixes:
-        return None
-    first_s = fixes[0].utc_s
-    return _reading([fix._replace(time_s=fix.utc_s - first_s) for fix in fixes])
+def parse_card_log(text: str) -> CardLog:
+    """Read the lines that are whole; others are passed over."""
+    fixes: list[Fix] = []
+    by_name: dict[str, list[Fix]] = {}
+    for fix, name in _lines(text):
+        fixes.append(fix)
+        if name is not None:
+            by_name.setdefault(name, []).append(fix)
+    return CardLog(tuple(fixes), {name: tuple(named) for name, named in by_name.items()})
 
 
 def _reading(fixes: Sequence[Fix]) -> Reading:

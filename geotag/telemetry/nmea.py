@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import date, datetime, time, timezone
 from typing import TYPE_CHECKING, Any
 
 from geotag.telemetry.track import Fix, Reading, track_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import date, time
 
 _SENTENCE = re.compile(r"(?:\[(\d{10,16})\]\s*)?(\$[A-Z]{2}(?:RMC|GGA|GLL|GSA|ZDA),[^$\[\r\n]*)")
 _KNOT_MPS = 1852 / 3600
@@ -108,7 +107,7 @@ def _add(epochs: list[_Epoch], here: _Epoch, message: Any, stamp_ms: int | None)
         return here
     if kind in ("RMC", "GLL") and message.status not in ("A", "V"):
         return here  # cut off
-    clock = message.timestamp or None
+    clock = message.timestamp if isinstance(message.timestamp, time) else None
     if here.clock is None or clock != here.clock:
         here = _Epoch(clock=clock, stamp_ms=stamp_ms)
         epochs.append(here)
@@ -122,7 +121,7 @@ def _add(epochs: list[_Epoch], here: _Epoch, message: Any, stamp_ms: int | None)
 def _add_position(here: _Epoch, message: Any, kind: str) -> None:  # noqa: ANN401
     has_fix = int(message.gps_qual or 0) > 0 if kind == "GGA" else message.status == "A"
     if kind == "RMC":
-        here.day = message.datestamp or here.day
+        here.day = message.datestamp if isinstance(message.datestamp, date) else here.day
         here.fix = here.fix._replace(speed_mps=_number(message.spd_over_grnd) * _KNOT_MPS)
     if kind == "GGA":
         here.fix = here.fix._replace(

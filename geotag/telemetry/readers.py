@@ -30,6 +30,8 @@ NEEDS_EXIFTOOL = "needs ExifTool"
 """Note of a video that carries no position which anything but ExifTool could read."""
 SCANNED_WHOLE = frozenset(("DDPai", "Vantrue", "VIOFO", "Wolfbox", "70mai"))
 """Makers whose positions may lie among the pictures where the index does not name them."""
+_SCANNED_RULES = ("novatek", "viofo", "ddpai")
+"""Rows of the vendor table whose names several of these makers share."""
 
 _LIMIT_S = 30.0
 _SLOWEST_BYTES_PER_S = 10e6
@@ -196,7 +198,12 @@ class SurveyReader:
 
     def _should_read_whole(self, video: Video, container: VideoFacts | None) -> bool:
         """Whether to look at every byte, which takes as long as copying the file."""
-        if self._reads_whole or video.origin.vendor in SCANNED_WHOLE:
+        if self._reads_whole:
+            return True
+        origin = video.origin
+        looks_out = origin.channel in (None, "front")  # of several cameras it has the receiver
+        is_likely = origin.vendor in SCANNED_WHOLE or origin.rule.startswith(_SCANNED_RULES)
+        if looks_out and is_likely:
             return True
         with contextlib.suppress(OSError):
             boxes = top_level_boxes(video.path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from geotag.errors import ConfigError
-from geotag.telemetry.card_logs import is_card_log, read_card_log, read_card_log_of
+from geotag.telemetry.card_logs import CardLog, is_card_log, parse_card_log
 from geotag.telemetry.fit import read_fit
 from geotag.telemetry.gpx import read_gpx
 from geotag.telemetry.nmea import is_nmea, read_nmea
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 64 << 20
 """A day of sentences at ten a second; larger files are something else."""
+_MOST_GPX = 16 << 20
+"""Its points take fifty times their text in memory; a day at one a second has a tenth of that."""
+_CARD_LOG = re.compile(r"\.?gpsdata\d*\.txt", re.IGNORECASE | re.ASCII)
 _FIT_MARK = b".FIT"
 _FIT_MARK_AT = 8
 
@@ -73,14 +78,29 @@ def _read_any(path: Path, video_name: str | None) -> Reading:
             _check_size(path)
             return read_fit(path)
         _check_size(path)
-        text = _decode(head + stream.read(MOST_BYTES))
-    return _read_text(text, video_name)
+        if _CARD_LOG.fullmatch(path.name):
+            status = path.stat()
+            log = _read_log(path, status.st_mtime_ns, status.st_size)
+            named = log.read_video(video_name) if video_name else None
+            return named or log.read_all()
+        return _read_text(_decode(head + stream.read(MOST_BYTES)))
 
 
-def _read_text(text: str, video_name: str | None) -> Reading:
-    """Read a text by what it begins with; DDPai's `.gpx` holds NMEA, others call NMEA `.txt`."""
+@lru_cache(maxsize=2)
+def _read_log(path: Path, _changed_ns: int, _size_bytes: int) -> CardLog:
+    """A card's log, read once for its hundreds of videos."""
+    text = _decode(path.read_bytes())
+    if not is_card_log(text):
+        raise ValueError("not a log of 70mai")
+    return parse_card_log(text)
+
+
+def _read_text(text: str) -> Reading:
+    """Read a text by what is in it: DDPai's `.gpx` holds NMEA, others call NMEA `.txt`."""
     start = text[:4096].lstrip()
     if start.startswith("<") and "<gpx" in text[:65536]:
+        if len(text) > _MOST_GPX:
+            raise ValueError(f"{len(text)} characters of GPX; at most {_MOST_GPX} are read")
         return read_gpx(text)
     if start.startswith("{"):
         return read_tesla_event(text)
@@ -88,9 +108,6 @@ def _read_text(text: str, video_name: str | None) -> Reading:
         return read_srt(text)
     if is_nmea(text):
         return read_nmea(text)
-    if is_card_log(text):
-        named = read_card_log_of(text, video_name) if video_name else None
-        return named or read_card_log(text)
     raise ValueError("neither GPX nor NMEA, SRT, FIT, a 70mai log or a Tesla event")
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from geotag.telemetry.card_logs import read_card_log, read_card_log_of
+from geotag.telemetry.card_logs import parse_card_log
 from geotag.telemetry.fixes import summarise
 from geotag.telemetry.gpx import read_gpx
 from geotag.telemetry.nmea import is_nmea, read_nmea
@@ -185,7 +185,7 @@ garbage
 def test_70mai_s_log_is_eight_hours_behind() -> None:
     at = 1_790_845_997
     text = LOG.format(a=at, b=at + 1, c=at + 60, d=at + 61)
-    track = read_card_log(text).track
+    track = parse_card_log(text).read_all().track
     assert track.lats_deg.size == 4
     # 18:12:29 in the name is British summer time.
     assert track.utc_s[0] == 1_790_874_797
@@ -196,11 +196,11 @@ def test_70mai_s_log_is_eight_hours_behind() -> None:
 def test_lines_that_name_a_video_belong_to_it_and_to_its_other_channels() -> None:
     text = LOG.format(a=1_790_845_997, b=1_790_845_998, c=1_790_846_057, d=1_790_846_058)
     for name in ("NO20261001-181229-008817F.MP4", "NO20261001-181229-008817B.mp4"):
-        reading = read_card_log_of(text, name)
+        reading = parse_card_log(text).read_video(name)
         assert reading is not None
         assert list(reading.track.times_s) == [0, 1]
-    assert read_card_log_of(text, "NO20991001-181229-008817F.MP4") is None
-    assert read_card_log_of(text, "holiday.mp4") is None
+    assert parse_card_log(text).read_video("NO20991001-181229-008817F.MP4") is None
+    assert parse_card_log(text).read_video("holiday.mp4") is None
 
 
 def test_tesla_s_event_gives_its_numbers_as_text() -> None:
