@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +31,19 @@ byte of the file."""
 _START_LIMIT_S = 30.0
 _POLL_S = 0.05
 _MOST_MEMORY_BYTES = 2 << 30
+_LAUNCHER = f"""
+import os, sys
+try:
+    import ctypes, resource
+    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM: old versions outlive their input
+    resource.setrlimit(resource.RLIMIT_AS, ({_MOST_MEMORY_BYTES}, {_MOST_MEMORY_BYTES}))
+except Exception:
+    pass  # a system that has none of these
+try:
+    os.execv(sys.argv[1], sys.argv[1:])
+except OSError as exc:
+    sys.exit(str(exc))
+"""
 _TAGS = (
     "ExifToolVersion",
     "MIMEType",
@@ -168,16 +182,18 @@ class ExifTool:
             return
         self.close()
         try:
-            # Without a configuration: that is a program, and not ours.
+            # PyExifTool's own start would fork this process with all its threads, run Python in
+            # the fork, and now and then hang there.
             self._tool = exiftool.ExifTool(
-                executable=str(self._program), common_args=[], config_file="", encoding="utf-8"
+                executable=str(self._program), common_args=[], encoding="utf-8"
             )
+            self._tool._process = _launch(self._program)
+            self._tool._running = True
             with _watched(self._tool, _START_LIMIT_S):
-                self._tool.run()
+                self._tool.execute("-ver")
         except _failures() as exc:
             self.close()
             raise ExifToolError(f"it does not start: {exc or type(exc).__name__}") from exc
-        _limit_memory(self._tool._process.pid)
 
     def _ask(self, arguments: list[bytes], limit_s: float) -> bytes:
         try:
@@ -256,14 +272,16 @@ def _failures() -> tuple[type[Exception], ...]:
     return (ExifToolException, OSError, ValueError, RuntimeError)
 
 
-def _limit_memory(pid: int) -> None:
-    """A damaged file must not make ExifTool fill the machine; where the system can be told so."""
-    import resource
-
-    prlimit = getattr(resource, "prlimit", None)
-    if prlimit is not None:
-        with contextlib.suppress(OSError, ValueError):
-            prlimit(pid, resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
+def _launch(program: Path) -> subprocess.Popen[bytes]:
+    """Start ExifTool so that it ends with us, and cannot fill the machine."""
+    # Without a configuration: that is a program, and not ours.
+    arguments = [str(program), "-config", "", "-stay_open", "True", "-@", "-"]
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _LAUNCHER, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 @contextlib.contextmanager

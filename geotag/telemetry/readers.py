@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from geotag.footage.boxes import top_level_boxes
+from geotag.geo import distance_m
 from geotag.telemetry import native
 from geotag.telemetry.exiftool import ExifTool, ExifToolError, exiftool_version, find_exiftool
 from geotag.telemetry.fixes import summarise
@@ -37,6 +38,7 @@ _LIMIT_S = 30.0
 _SLOWEST_BYTES_PER_S = 10e6
 """An old card in an old reader."""
 _LONGEST_S = 300.0
+_MOST_APART_M = 1000.0
 
 
 class SurveyReader:
@@ -137,6 +139,7 @@ class SurveyReader:
         """What each reader finds, as long as nothing before was usable."""
         yield from self._from_tracks(video, container, notes)
         sidecars = list(_from_sidecars(video, container, notes))
+        _compare(sidecars, notes)
         yield from (reading for reading in sidecars if not reading.is_single_point)
         frames = read_frames(user_data)
         if frames is not None:
@@ -253,6 +256,19 @@ def _from_sidecars(
                 notes.append(f"{reading.source}: {how}")
             continue
         yield place_sidecar(reading, video, container)
+
+
+def _compare(sidecars: Sequence[Reading], notes: list[str]) -> None:
+    """Say so where two sidecars place a video kilometres apart."""
+    surveys = [summarise(reading) for reading in sidecars if not reading.is_single_point]
+    usable = [survey for survey in surveys if survey.median_deg is not None]
+    for other in usable[1:]:
+        away_m = distance_m(usable[0].median_deg or (0, 0), other.median_deg or (0, 0))
+        if away_m > _MOST_APART_M:
+            notes.append(
+                f"two sidecars disagree: {usable[0].source} and {other.source}, "
+                f"{away_m / 1000:.1f} km apart"
+            )
 
 
 def _from_native(video: Video, container: VideoFacts | None, notes: list[str]) -> Reading | None:

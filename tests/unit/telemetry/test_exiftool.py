@@ -3,7 +3,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -122,7 +125,7 @@ def test_a_program_that_cannot_be_run_is_an_error(tmp_path: Path) -> None:
     program = tmp_path / "exiftool"
     program.write_text("#!/nowhere/perl\n")
     program.chmod(0o755)
-    with pytest.raises(ExifToolError, match="does not start"):
+    with pytest.raises(ExifToolError, match=r"does not start"):
         ExifTool(program).read_tags(tmp_path / "a.mp4", level="-ee", limit_s=20)
 
 
@@ -135,6 +138,28 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not [one for one in threading.enumerate() if one.name == "exiftool watch"]
+
+
+@needs_exiftool
+def test_it_ends_with_the_process_that_began_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(novatek(way(5)))
+    script = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from geotag.telemetry.exiftool import ExifTool, find_exiftool;"
+        "tool = ExifTool(find_exiftool());"
+        f"tool.read_tags(Path({str(path)!r}), level='-ee', limit_s=60);"
+        "print(tool._tool._process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    pid = int(ended.stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail("ExifTool runs on")
 
 
 @needs_exiftool

@@ -127,6 +127,17 @@ def test_the_second_sidecar_is_asked_where_the_first_is_useless(clip: Path) -> N
     assert f"NMEA {void.name}: no usable fix (mode 10)" in found.notes
 
 
+def test_two_sidecars_that_disagree_are_named(clip: Path) -> None:
+    one, two = clip.with_suffix(".gpx"), clip.with_suffix(".nmea")
+    one.write_text(gpx(way(30)))
+    two.write_text("\n".join(map(rmc, way(30, start=(52.1, 21.0)))))
+    found = survey(video(clip, sidecars=[one, two]))
+    assert found.source == f"GPX {one.name}"
+    assert found.notes == (
+        f"two sidecars disagree: GPX {one.name} and NMEA {two.name}, 11.1 km apart",
+    )
+
+
 def test_a_sidecar_that_is_gone_is_a_note(clip: Path) -> None:
     found = survey(video(clip, sidecars=[clip.with_suffix(".gpx")]))
     assert found.quality is None
