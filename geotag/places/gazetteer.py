@@ -1,7 +1,8 @@
 """Where on earth a measured point is: offline reverse geocoding that keeps to borders.
 
 Rule: the time zone of the point (polygons of tzfpy) names the countries and states that it can be
-in; the place is the nearest of GeoNames inside those; the state is that place's. The nearest
+in; the place is the nearest of GeoNames inside those; the state is that place's. Where states'
+borders are known (the United States), witnesses on either side choose the state first. The nearest
 place alone takes one point in eight near a border for the neighbour's: `benchmarks/gazetteer.py`.
 Shape suffix: Q points.
 """
@@ -114,6 +115,9 @@ class Gazetteer:
     """Row of `allowed` by time zone."""
     allowed_states: NDArray[np.bool_]
     """[zones + 1, states]; the last row, for the sea, is all true."""
+    witness_grid: Grid
+    witnessed: Ints
+    """Countries that have witnesses of their states' borders."""
     cities: Ints
     """Places that may take in others."""
     cover: tuple[NDArray[np.int32], Ints]
@@ -140,6 +144,7 @@ class Gazetteer:
             allowed_ZG=self.allowed_states,
             near_only=np.arange(len(self.zones) + 1) == len(self.zones),
         )
+        self._heed_witnesses(lats, lons, sets, places, kms)
         cities, city_kms = self._cities(lats, lons, places, kms)
         countries = self._countries(lats, zones, sets, places, kms)
         codes = [
@@ -158,6 +163,38 @@ class Gazetteer:
     def locate_one(self, lat_deg: float, lon_deg: float) -> Geocode:
         """Answer for one point; see `locate`."""
         return self.locate([lat_deg], [lon_deg])[0]
+
+    def _heed_witnesses(
+        self, lats: Floats, lons: Floats, sets: Ints, places: Ints, kms: Floats
+    ) -> None:
+        """Where a witness of another state is nearer than the place, take a place of that state."""
+        states, witnesses = self.table.place_states, self.table.witnesses
+        asked = np.flatnonzero(
+            np.isin(self.place_countries[places], self.witnessed) & (places >= 0)
+        )
+        seen, seen_kms = nearest_places(
+            self.witness_grid,
+            lats[asked],
+            lons[asked],
+            place_groups=witnesses.states,
+            sets=sets[asked],
+            allowed_ZG=self.allowed_states,
+            near_only=np.ones(len(self.allowed_states), dtype=bool),
+        )
+        other = (seen_kms < kms[asked]) & (witnesses.states[seen] != states[places[asked]])
+        asked, wanted = asked[other], witnesses.states[seen[other]]
+        rows, sets = np.unique(wanted, return_inverse=True)
+        only = np.zeros((len(rows), len(self.table.states)), dtype=bool)
+        only[np.arange(len(rows)), rows] = True
+        places[asked], kms[asked] = nearest_places(
+            self.grid,
+            lats[asked],
+            lons[asked],
+            place_groups=states,
+            sets=sets,
+            allowed_ZG=only,
+            near_only=np.zeros(len(rows), dtype=bool),
+        )
 
     def _countries(
         self, lats: Floats, zones: Sequence[str], sets: Ints, places: Ints, kms: Floats
@@ -284,6 +321,8 @@ def build_gazetteer(table: Table, areas: Areas) -> Gazetteer:
         table=table,
         grid=build_grid(table.lats_deg, table.lons_deg),
         place_countries=state_countries[table.place_states],
+        witness_grid=build_grid(table.witnesses.lats_deg, table.witnesses.lons_deg),
+        witnessed=np.unique(state_countries[table.witnesses.states]),
         zones={zone: row for row, zone in enumerate(table.zones)},
         allowed_states=allowed,
         cities=cities,

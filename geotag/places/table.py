@@ -36,12 +36,13 @@ _PLANES = {
     "cell_steps": 3,
     "lats_units": 2,
     "lons_units": 2,
-    "geonameids": 4,
     "states": 2,
+    "geonameids": 4,
     "population_digits": 2,
     "population_tens": 1,
     "kinds": 1,
 }
+_WITNESS_PLANES = {name: _PLANES[name] for name in list(_PLANES)[:4]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,15 @@ class State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Witnesses:
+    """Nameless points beside borders that say which state it is there.  All arrays [W]."""
+
+    lats_deg: NDArray[np.float64]
+    lons_deg: NDArray[np.float64]
+    states: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:
     """What the file holds.  All arrays [N]."""
 
@@ -93,6 +103,7 @@ class Table:
     """All names, UTF-8, one after the other."""
     name_starts: NDArray[np.int64]
     """[N + 1]"""
+    witnesses: Witnesses
     sources: dict[str, str]
     """What it was built from: file name and SHA-256."""
 
@@ -124,31 +135,30 @@ def unpack(content: bytes, *, source: str = "gazetteer") -> Table:
     header: dict[str, Any] = json.loads(content[4 : 4 + length])
     if header["schema"] != SCHEMA:
         raise ValueError(f"{source}: schema {header['schema']}, this version reads {SCHEMA}.")
-    columns, at, count = {}, 4 + length, header["places"]
-    for name, planes in _PLANES.items():
-        raw = np.frombuffer(content, dtype=np.uint8, count=planes * count, offset=at)
-        weights = 256 ** np.arange(planes, dtype=np.int64)
-        columns[name] = (raw.reshape(planes, count) * weights[:, None]).sum(axis=0)
-        at += planes * count
+    at, count = 4 + length, header["places"]
+    columns, at = _read_columns(content, at, count, _PLANES)
+    sides, at = _read_columns(content, at, header["witnesses"], _WITNESS_PLANES)
     blob, name_starts = _split_names(content[at:])
     if len(name_starts) != count + 1:
         raise ValueError(f"{source}: {len(name_starts) - 1} names for {count} places.")
-    cells = np.cumsum(columns["cell_steps"])
+    lats_deg, lons_deg = _read_points(columns)
+    witness_lats_deg, witness_lons_deg = _read_points(sides)
     return Table(
         countries=tuple(Country(**entry) for entry in header["countries"]),
         states=tuple(State(**entry) for entry in header["states"]),
         zones={zone: tuple(rows) for zone, rows in header["zones"].items()},
         zone_states={zone: tuple(rows) for zone, rows in header["zone_states"].items()},
-        lats_deg=(_units(cells // COLUMNS, columns["lats_units"]) - 90 * UNITS_PER_DEG)
-        / UNITS_PER_DEG,
-        lons_deg=(_units(cells % COLUMNS, columns["lons_units"]) - 180 * UNITS_PER_DEG)
-        / UNITS_PER_DEG,
+        lats_deg=lats_deg,
+        lons_deg=lons_deg,
         geonameids=columns["geonameids"],
         place_states=columns["states"],
         populations=columns["population_digits"] * 10 ** columns["population_tens"],
         kinds=columns["kinds"],
         names_blob=blob,
         name_starts=name_starts,
+        witnesses=Witnesses(
+            lats_deg=witness_lats_deg, lons_deg=witness_lons_deg, states=sides["states"]
+        ),
         sources=header["sources"],
     )
 
@@ -158,27 +168,20 @@ def pack(table: Table) -> bytes:
 
     The places must be in the order of the file.
     """
-    lats_units = np.round((table.lats_deg + 90) * UNITS_PER_DEG).astype(np.int64)
-    lons_units = np.round((table.lons_deg + 180) * UNITS_PER_DEG).astype(np.int64)
-    lons_units %= 360 * UNITS_PER_DEG
-    lats_units = np.minimum(lats_units, 180 * UNITS_PER_DEG - 1)
-    cells = lats_units // _UNITS_PER_CELL * COLUMNS + lons_units // _UNITS_PER_CELL
-    if (np.diff(cells) < 0).any():
-        raise ValueError("the places are not sorted by cell")
     tens = np.maximum(np.floor(np.log10(np.maximum(table.populations, 1))).astype(int) - 2, 0)
-    columns = {
-        "cell_steps": np.diff(cells, prepend=0),
-        "lats_units": lats_units % _UNITS_PER_CELL,
-        "lons_units": lons_units % _UNITS_PER_CELL,
+    columns = _to_points(table.lats_deg, table.lons_deg) | {
         "geonameids": table.geonameids,
         "states": table.place_states,
         "population_digits": table.populations // 10**tens,
         "population_tens": tens,
         "kinds": table.kinds,
     }
+    sides = _to_points(table.witnesses.lats_deg, table.witnesses.lons_deg)
+    sides["states"] = table.witnesses.states
     header = {
         "schema": SCHEMA,
-        "places": len(cells),
+        "places": len(table.lats_deg),
+        "witnesses": len(table.witnesses.states),
         "sources": table.sources,
         "countries": [asdict(country) for country in table.countries],
         "states": [asdict(state) for state in table.states],
@@ -186,8 +189,9 @@ def pack(table: Table) -> bytes:
         "zone_states": table.zone_states,
     }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    names = "\n".join(table.name(place) for place in range(len(cells))).encode()
+    names = "\n".join(table.name(place) for place in range(len(table.lats_deg))).encode()
     planes = [_to_planes(columns[name], count) for name, count in _PLANES.items()]
+    planes += [_to_planes(sides[name], count) for name, count in _WITNESS_PLANES.items()]
     return b"".join([len(text).to_bytes(4, "little"), text, *planes, names])
 
 
@@ -196,8 +200,49 @@ def compress(content: bytes) -> bytes:
     return lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
 
 
-def _units(cells: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.asarray(cells * _UNITS_PER_CELL + units, dtype=np.float64)
+def _read_columns(
+    content: bytes, at: int, count: int, planes_of: dict[str, int]
+) -> tuple[dict[str, NDArray[np.int64]], int]:
+    """The columns that begin at an offset, and the offset behind them."""
+    columns: dict[str, NDArray[np.int64]] = {}
+    for name, planes in planes_of.items():
+        raw = np.frombuffer(content, dtype=np.uint8, count=planes * count, offset=at)
+        columns[name] = np.zeros(count, dtype=np.int64)
+        for plane, values in enumerate(raw.reshape(planes, count)):
+            columns[name] |= values.astype(np.int64) << 8 * plane
+        at += planes * count
+    return columns, at
+
+
+def _read_points(
+    columns: dict[str, NDArray[np.int64]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latitudes and longitudes, degrees."""
+    cells = np.cumsum(columns["cell_steps"])
+    lats_units = cells // COLUMNS * _UNITS_PER_CELL + columns["lats_units"]
+    lons_units = cells % COLUMNS * _UNITS_PER_CELL + columns["lons_units"]
+    return (
+        (lats_units - 90 * UNITS_PER_DEG) / UNITS_PER_DEG,
+        (lons_units - 180 * UNITS_PER_DEG) / UNITS_PER_DEG,
+    )
+
+
+def _to_points(
+    lats_deg: NDArray[np.float64], lons_deg: NDArray[np.float64]
+) -> dict[str, NDArray[np.int64]]:
+    """The inverse of `_read_points`."""
+    lats_units = np.round((lats_deg + 90) * UNITS_PER_DEG).astype(np.int64)
+    lons_units = np.round((lons_deg + 180) * UNITS_PER_DEG).astype(np.int64)
+    lons_units %= 360 * UNITS_PER_DEG
+    lats_units = np.minimum(lats_units, 180 * UNITS_PER_DEG - 1)
+    cells = lats_units // _UNITS_PER_CELL * COLUMNS + lons_units // _UNITS_PER_CELL
+    if (np.diff(cells) < 0).any():
+        raise ValueError("the points are not sorted by cell")
+    return {
+        "cell_steps": np.diff(cells, prepend=0),
+        "lats_units": lats_units % _UNITS_PER_CELL,
+        "lons_units": lons_units % _UNITS_PER_CELL,
+    }
 
 
 def _to_planes(values: NDArray[np.int64], count: int) -> bytes:

@@ -15,9 +15,7 @@ from geotag.places.nearest import unit_vectors
 from geotag.places.table import ROWS, cells_of, pack, read_table, unpack
 
 HERE = Path(__file__).parent
-KNOWN = list(
-    csv.DictReader((HERE / "known_points.csv").read_text(encoding="utf-8").splitlines())
-)
+KNOWN = list(csv.DictReader((HERE / "known_points.csv").read_text(encoding="utf-8").splitlines()))
 TABLE = Path(read_table.__code__.co_filename).with_name("gazetteer.bin")
 
 
