@@ -126,8 +126,8 @@ def run_scan(
         stack.callback(outputs.close, keep=False)
         side = SideFiles(config, folder, discovery, console)
         stack.callback(side.close, keep=False)
-        ledger = ledger or _new_ledger(config, console, stack)
         model, engine_text = _open_model(config, open_engine, console, stack)
+        ledger = ledger or _new_ledger(config, console, stack)
         plan = _Plan(
             config=config,
             discovery=discovery,

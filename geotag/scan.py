@@ -263,7 +263,10 @@ def _order_of_work(
     """The videos as they are read: drive by drive, moment by moment, the best channel first."""
     looks_ahead = model is not None and config.pictures == "always"
     return tuple(
-        Work(video=video, reads_ahead=looks_ahead and number == 0)
+        Work(
+            video=video,
+            reads_ahead=looks_ahead and number == 0 and video.origin.channel != "interior",
+        )
         for drive in discovery.drives
         for moment in drive.moments
         for number, video in enumerate(moment.videos)

@@ -48,7 +48,7 @@ class SideFiles:
                     f"--tracks {config.tracks}: tracks are GeoJSON; name a file that ends in "
                     ".geojson. A .gpkg among --out takes them too, as a layer."
                 )
-            self._ways = AtomicFile(Path(config.tracks))
+            self._ways = AtomicFile(Path(config.tracks), option="--tracks")
 
     def add(self, tag: Tag) -> None:
         """Write a video's sidecars, if they are wanted."""

@@ -23,7 +23,8 @@ from engines.bundle import (
     read_bundle,
     write_manifest,
 )
-from geotag.types import Clip, FootageError, Video, VideoFacts
+from geotag.telemetry.track import Survey
+from geotag.types import Clip, Discovery, Drive, FootageError, Moment, Video, VideoFacts
 from tests.media import write_video
 
 if TYPE_CHECKING:
@@ -174,23 +175,29 @@ class FakeVideo:
     """Raised when the video is opened."""
     damaged: bool = False
     fallback: str | None = None
+    survey: Survey | Exception = field(default_factory=Survey)
+    """What its telemetry says."""
 
 
 @dataclass
 class FakeFootage:
-    """Stands for `geotag.footage.decode.open_video`; keeps count of what is open."""
+    """Stands for files and what reads them; keeps count of what is open."""
 
     videos: Mapping[str, FakeVideo]
     gate: threading.Event | None = None
     """While it is not set, no clip gets decoded."""
     decoded: int = 0
+    opened: int = 0
+    surveyed: int = 0
     open_now: int = 0
     most_open: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def __call__(self, video: Video, *, decode_threads: int) -> Iterator[_FakeReader]:
+    def open_video(self, video: Video, *, decode_threads: int) -> Iterator[_FakeReader]:
         played = self.videos[video.name]
+        with self.lock:
+            self.opened += 1
         if played.error is not None:
             raise played.error
         with self.lock:
@@ -202,12 +209,46 @@ class FakeFootage:
             with self.lock:
                 self.open_now -= 1
 
+    def survey(self, video: Video, facts: VideoFacts | None) -> Survey:
+        """Its telemetry."""
+        with self.lock:
+            self.surveyed += 1
+        found = self.videos[video.name].survey
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """There is no process to end."""
+
+    def make_station(self) -> FakeFootage:
+        """Every worker thread reads the same files."""
+        return self
+
     def list(self) -> list[Video]:
         """The videos, as discovery would give them."""
         return [
-            Video(path=Path(name), name=name, video_id=f"{index:032x}", size_bytes=1)
+            Video(
+                path=Path(name),
+                name=name,
+                video_id=f"{index:032x}",
+                content_id=f"content {index}",
+                size_bytes=1,
+            )
             for index, name in enumerate(self.videos)
         ]
+
+    def discovery(self) -> Discovery:
+        """Each video a drive of its own."""
+        return alone(self.list())
+
+
+def alone(videos: Sequence[Video]) -> Discovery:
+    """Videos that have nothing to do with each other."""
+    drives = (
+        Drive(drive_id=video.video_id, moments=(Moment(videos=(video,)),)) for video in videos
+    )
+    return Discovery(videos=tuple(videos), drives=tuple(drives))
 
 
 class _FakeReader:

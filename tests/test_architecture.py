@@ -82,6 +82,10 @@ def test_the_wheel_holds_the_four_packages_and_the_demo_bundle(tmp_path: Path) -
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     for needed in (
         "geotag/cli.py",
+        "geotag/places/gazetteer.bin",
+        "geotag/places/places166.csv",
+        "geotag/footage/vendors.toml",
+        "geotag/writers/tag.schema.json",
         "engines/bundle.py",
         "calibration/__init__.py",
         "train/fit.py",

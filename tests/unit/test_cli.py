@@ -10,11 +10,21 @@ import pytest
 
 from engines.bundle import Bundle
 from geotag.cli import main
+from geotag.ledger import LEDGER_FILE
 from geotag.writers import files
 from tests.fakes import COLOURS, FakeEngine, open_fake_engine, write_colour_video
 from tests.rfc7946 import check_collection, check_feature, parse
 
 BERLIN = COLOURS["Berlin"]
+BERLIN_GPX = (
+    '<gpx version="1.1" creator="test" xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>'
+    + "".join(
+        f'<trkpt lat="{52.5200 + second * 1e-4:.4f}" lon="13.4050"><ele>34</ele>'
+        f"<time>2026-03-14T07:15:{second:02}Z</time></trkpt>"
+        for second in range(8)
+    )
+    + "</trkseg></trk></gpx>"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +51,13 @@ def good_card(card: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def names_here() -> list[str]:
+def everything_here() -> list[str]:
     return sorted(path.name for path in Path().iterdir())
+
+
+def names_here() -> list[str]:
+    """All but what the scan remembers for the next one."""
+    return [name for name in everything_here() if name != LEDGER_FILE]
 
 
 def scan(*arguments: object) -> int:
@@ -84,7 +99,7 @@ def test_a_dash_is_lines_on_standard_output_and_nothing_else(
     assert len(lines) == 3
     for line in lines:
         check_feature(parse(line))
-    assert names_here() == []
+    assert everything_here() == []
 
 
 def test_a_single_video_is_scanned(good_card: Path, bundle: Bundle) -> None:
@@ -148,7 +163,9 @@ def test_what_cannot_be_used_is_told(
         (["--out", "tags.txt"], 2, "--out tags.txt: the suffix '.txt' names no format"),
         (["--out", "no/tags.csv"], 5, "writing no/tags.csv: the folder no does not exist"),
         (["--bundle", "nope"], 6, "opening the bundle 'nope': there is no such folder here"),
-        ([], 6, "no model is installed, and none was named with --bundle"),
+        (["--gpx", "nope.gpx"], 2, "nope.gpx"),
+        (["--tracks", "ways.kml"], 2, "--tracks ways.kml: tracks are GeoJSON"),
+        (["--sidecars", "pdf"], 2, "--sidecars: 'pdf' is not one or more of json, xmp"),
     ],
 )
 def test_what_cannot_work_is_told_before_the_scan(
@@ -156,7 +173,134 @@ def test_what_cannot_work_is_told_before_the_scan(
 ) -> None:
     assert scan(good_card, *arguments) == code
     assert text in capsys.readouterr().err
-    assert names_here() == []
+    assert everything_here() == []
+
+
+def test_without_a_model_files_are_marked_and_nothing_is_guessed(
+    good_card: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(good_card) == 3
+    error = capsys.readouterr().err
+    assert "no model is installed, and none was named with --bundle" in error
+    assert "2 = 0 tagged + 0 tagged in part + 0 failed + 2 without GPS or a model" in error
+    for feature in check_collection(Path("tags.geojson").read_text(encoding="utf-8")):
+        assert feature["geometry"] is None
+        assert feature["properties"]["status"] == "no_model"
+        assert feature["properties"]["error"].startswith("no_model: ")
+
+
+def test_without_a_model_a_file_that_carries_gps_is_tagged(
+    good_card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = shutil.copytree(good_card, tmp_path / "gps")
+    (card / "Event" / "a.gpx").write_text(BERLIN_GPX, encoding="utf-8")
+    assert scan(card, "--tracks", "ways.geojson") == 3
+    event, normal = check_collection(Path("tags.geojson").read_text(encoding="utf-8"))
+    tag = event["properties"]
+    assert (tag["status"], tag["location_source"], tag["city"]) == ("ok", "gps", "Berlin")
+    assert (tag["country_code"], tag["state_code"], tag["time_zone"]) == (
+        "DE",
+        "DE-BE",
+        "Europe/Berlin",
+    )
+    assert (tag["confidence_city"], tag["visual_city"], tag["agreement"]) == (None, None, "none")
+    assert tag["start_utc"] == "2026-03-14T07:15:00Z"
+    assert event["geometry"]["coordinates"] == [tag["gps_lon"], tag["gps_lat"]]
+    assert normal["properties"]["status"] == "no_model"
+    (way,) = json.loads(Path("ways.geojson").read_text(encoding="utf-8"))["features"]
+    assert way["geometry"]["type"] == "LineString"
+    assert way["properties"]["drive_id"] == tag["drive_id"]
+
+
+def test_pictures_are_held_against_gps(good_card: Path, tmp_path: Path, bundle: Bundle) -> None:
+    card = shutil.copytree(good_card, tmp_path / "gps")
+    for folder in ("Event", "Normal"):  # the pictures say Berlin here and Paris there
+        (card / folder / "a.gpx").write_text(BERLIN_GPX, encoding="utf-8")
+    assert scan(card, "-b", bundle.path) == 0
+    event, normal = check_collection(Path("tags.geojson").read_text(encoding="utf-8"))
+    assert event["properties"]["agreement"] == "match"
+    assert event["properties"]["agreement_km"] < 5
+    tag = normal["properties"]
+    assert (tag["city"], tag["visual_city"], tag["agreement"]) == ("Berlin", "Paris", "conflict")
+    assert tag["agreement_km"] == pytest.approx(878, abs=5)
+
+
+def test_a_second_scan_opens_nothing(
+    card: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geotag.footage.isolation import DecodeProcess
+    from geotag.telemetry.readers import SurveyReader
+
+    assert scan(card, "-b", bundle.path) == 3
+    first = Path("tags.geojson").read_bytes()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file that has not changed was read again")
+
+    monkeypatch.setattr(DecodeProcess, "open_video", refuse)
+    monkeypatch.setattr(SurveyReader, "survey", refuse)
+    assert scan(card, "-b", bundle.path) == 3
+    assert Path("tags.geojson").read_bytes() == first
+    assert scan(card, "-b", bundle.path, "--fresh") == 3
+    assert b"internal" in Path("tags.geojson").read_bytes()
+
+
+def test_two_scans_into_one_output_are_refused(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from geotag.locks import OutputLock
+
+    with OutputLock(["tags.geojson"]):
+        assert scan(good_card, "-b", bundle.path) == 5
+    assert "tags.geojson" in capsys.readouterr().err
+    assert scan(good_card, "-b", bundle.path) == 0
+
+
+def test_explain_says_how_each_file_is_understood_and_scans_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_colour_video(tmp_path / "card/Event/Front/EV20260314-081500-000001F.MP4")
+    assert scan(tmp_path / "card", "--explain") == 0
+    text = capsys.readouterr().out
+    assert "70mai" in text
+    assert "front" in text
+    assert "event" in text
+    assert "2026-03-14 08:15:00" in text
+    assert everything_here() == []
+
+
+def test_sidecars_are_written_where_they_are_wanted(good_card: Path, bundle: Bundle) -> None:
+    assert scan(good_card, "-b", bundle.path, "--sidecars-dir", "beside") == 0
+    tag = json.loads(Path("beside/Event/a.mp4.geotag.json").read_text(encoding="utf-8"))
+    assert tag["city"] == "Berlin"
+    xmp = Path("beside/Event/a.mp4.xmp").read_text(encoding="utf-8")
+    assert "GPSLatitude" not in xmp  # nothing was measured
+    assert "Berlin" in xmp
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["48.8566,2.3522"], "Paris, Île-de-France, France"),
+        (["-33.9", "18.4"], "Cape Town, Western Cape, South Africa"),
+    ],
+)
+def test_where_names_a_position(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["where", *arguments]) == 0
+    assert capsys.readouterr().out.startswith(text)
+
+
+def test_where_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["where", "--json", "47.5596,7.5886"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["country_code"], found["city_geonameid"]) == ("CH", 2661604)
+
+
+def test_where_refuses_what_is_no_position(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["where", "91,0"]) == 2
+    assert "latitude 91" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -182,7 +326,7 @@ def test_a_harmed_bundle_is_refused(
     harm(tmp_path / "b")
     assert scan(good_card, "-b", tmp_path / "b") == 6
     assert text in capsys.readouterr().err
-    assert names_here() == []
+    assert everything_here() == []
 
 
 def test_the_settings_of_the_folder_are_used(good_card: Path, bundle: Bundle) -> None:
@@ -297,13 +441,19 @@ def test_the_flags_of_scan_are_frozen(capsys: pytest.CaptureFixture[str]) -> Non
         "--engine",
         "--clips",
         "--sampling",
+        "--gpx",
+        "--tracks",
+        "--sidecars",
+        "--sidecars-dir",
+        "--proxies",
+        "--fresh",
+        "--explain",
         "--config",
         "--fail-fast",
         "--verbose",
         "--quiet",
         "--help",
     }
-    assert len(flags) <= 12
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,12 +67,13 @@ def test_names_are_shown_without_power_over_the_terminal(text: str, shown: str) 
     assert printable(text) == shown
 
 
-def test_the_summary_has_five_lines_whose_numbers_add_up(clock: Clock) -> None:
+def test_the_summary_has_six_lines_whose_numbers_add_up(clock: Clock) -> None:
     found = tally(clock)
     text = describe_summary(found, clock.now_s + 60, ran_with="fake; b@1", written="tags.geojson")
     assert text.splitlines() == [
         "videos   5 = 3 tagged + 1 tagged in part + 1 failed",
         "places   4 = 2 city + 1 country + 1 not sure enough",
+        "located  4 not placed",
         "footage  3 min in 60 s, 3 h per hour; 9 clips",
         "ran      fake; b@1",
         "wrote    tags.geojson",
@@ -85,6 +86,10 @@ def test_the_counts_of_a_run_add_up(clock: Clock) -> None:
         "tagged": 3,
         "partial": 1,
         "failed": 1,
+        "no_model": 0,
+        "located_by_gps": 0,
+        "located_by_pictures": 0,
+        "located_by_drive": 0,
         "not_reached": 1,
         "clips": 9,
     }

@@ -2,6 +2,7 @@ import csv
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,11 @@ from geotag import bundles, demo
 from geotag.console import Console
 from geotag.demo import DemoVideo, plan_videos, run_demo
 from geotag.errors import OutputError
+from geotag.ledger import LEDGER_FILE
 from tests.fakes import COLOURS, open_fake_engine, write_colour_video
 from tests.rfc7946 import check_collection
+
+NOWHERE: dict[str, Any] = {"city": "", "lat_deg": 0.0, "lon_deg": 0.0, "has_gps": False}
 
 
 def render_paris(video: DemoVideo, path: Path) -> None:
@@ -52,14 +56,17 @@ def test_the_demo_scans_what_it_rendered_and_counts_what_is_right(
     assert run(tmp_path / "demo", 3, bundle) == 0
     text = capsys.readouterr().out
     assert "1 of 3 cities right, 2 wrong, 0 left open.\nThis is a rendered world" in text
-    assert "Normal/NO20260314-081800-000002F.MP4" in text
+    assert "Normal/NO20260315-081800-000002F.MP4" in text
+    assert "San Francisco (gps)" in text  # the track beside the first one says where it is
+    assert "Paris (visual)" in text
     features = check_collection((tmp_path / "demo" / "tags.geojson").read_text("utf-8"))
     assert len(features) == 3
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+    assert {path.name for path in (tmp_path / "demo").iterdir()} - {LEDGER_FILE} == {
         "dashcam",
         "run.json",
         "tags.csv",
         "tags.geojson",
+        "tracks.geojson",
         "truth.csv",
     }
     with (tmp_path / "demo" / "truth.csv").open(encoding="utf-8", newline="") as stream:
@@ -113,14 +120,14 @@ def test_a_disk_that_fills_while_rendering_is_told(tmp_path: Path, bundle: Bundl
 
 
 def test_a_real_video_is_rendered_whole_or_not_at_all(tmp_path: Path) -> None:
-    video = DemoVideo(name="a.MP4", index=0, city="", duration_s=0.5)
+    video = DemoVideo(name="a.MP4", index=0, **NOWHERE, duration_s=0.5)
     demo._render(video, tmp_path / "a.MP4")
     assert [path.name for path in tmp_path.iterdir()] == ["a.MP4"]
 
 
 def test_videos_are_rendered_in_other_processes(tmp_path: Path) -> None:
     plan = [
-        DemoVideo(name=f"{number}.MP4", index=number, city="", duration_s=0.25)
+        DemoVideo(name=f"{number}.MP4", index=number, **NOWHERE, duration_s=0.25)
         for number in range(2)
     ]
     demo._render_all(plan, tmp_path, None)
@@ -164,7 +171,7 @@ def be_killed(video: DemoVideo, path: Path) -> None:
 
 def test_a_renderer_that_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "_render", be_killed)
-    plan = [DemoVideo(name="a.MP4", index=0, city="", duration_s=0.25)]
+    plan = [DemoVideo(name="a.MP4", index=0, **NOWHERE, duration_s=0.25)]
     with pytest.raises(
         OutputError, match=r"was killed, most likely because memory ran out\. Close"
     ):

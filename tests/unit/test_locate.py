@@ -1,264 +1,207 @@
-import numpy as np
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from engines.base import BundleError
-from engines.bundle import Bundle
-from geotag.footage.clips import Sampling
-from geotag.locate import (
-    CITY_EXTENT_M,
-    Look,
-    distances_m,
-    estimate,
-    failed_tag,
-    fuse,
-    is_settled,
-    make_tag,
-    mean_point_deg,
-    read_scores,
-)
-from geotag.places.hierarchy import Hierarchy, read_hierarchy
-from geotag.types import Failure, FootageError, Tag, Video, VideoFacts
-from tests.fakes import COLOURS, colour_clip, make_bundle, scores_of
+from geotag.evidence import Evidence, Fault, Viewing, viewing_from_json, viewing_to_json
+from geotag.locate import Ran, locate_drive
+from geotag.places.gazetteer import read_gazetteer
+from geotag.sight import SeenPlace, Sight
+from geotag.telemetry.clock import repair_drive
+from geotag.telemetry.track import Survey
+from geotag.types import Drive, Moment, Origin, Tag, Video, VideoFacts
 
-VIDEO = Video(path="a.mp4", name="a.mp4", video_id="0" * 32, size_bytes=1)  # type: ignore[arg-type]
-SAMPLING = Sampling(
-    policy="keyframe", span_s=4.0, frames=4, height_px=32, width_px=32, max_keyframe_gap_s=3.0
+MUNICH, PARIS = (48.1372, 11.5756), (48.8534, 2.3488)
+FACTS = VideoFacts(
+    container="mp4",
+    codec="h264",
+    width_px=64,
+    height_px=64,
+    rotation_deg=0,
+    duration_s=60.0,
+    fps=30.0,
 )
 
 
-@pytest.fixture(scope="module")
-def hierarchy(bundle: Bundle) -> Hierarchy:
-    return read_hierarchy(bundle.file("places.csv"))
-
-
-def look(probs: list[float], **changes: object) -> Look:
-    fields = {"policy": "keyframe", "fallback": None, "damaged": False, **changes}
-    city_probs = np.array(probs, dtype=np.float64)
-    return Look(city_probs=city_probs, scene_probs=np.array([0.25, 0.75]), **fields)  # type: ignore[arg-type]
-
-
-def tag_of(
-    looks: list[Look],
-    bundle: Bundle,
-    hierarchy: Hierarchy,
-    *,
-    duration_s: float | None = 30.0,
-    errors: tuple[FootageError, ...] = (),
-) -> Tag:
-    facts = VideoFacts(
-        container="mp4",
-        codec="h264",
-        width_px=64,
-        height_px=64,
-        rotation_deg=0,
-        duration_s=duration_s,
-        fps=10.0,
-    )
-    return make_tag(
-        VIDEO,
-        facts,
-        looks,
-        hierarchy=hierarchy,
-        bundle=bundle,
-        engine="fake",
-        sampling=SAMPLING,
-        errors=errors,
+def video(name: str, minute: int = 0, **origin: object) -> Video:
+    start = datetime(2026, 3, 14, 8, minute)
+    return Video(
+        path=Path(name),
+        name=name,
+        video_id=name,
+        size_bytes=1,
+        origin=Origin(start_local=start, **origin),  # type: ignore[arg-type]
     )
 
 
-def test_one_clip_is_left_as_it_is() -> None:
-    probs = np.array([[0.7, 0.2, 0.1]])
-    np.testing.assert_allclose(fuse(probs), probs[0])
-
-
-def test_four_equal_clips_weigh_as_much_as_two_independent_ones() -> None:
-    probs = np.array([0.6, 0.3, 0.1])
-    expected = probs**2 / (probs**2).sum()
-    np.testing.assert_allclose(fuse(np.tile(probs, (4, 1))), expected)
-
-
-def test_the_order_of_clips_does_not_matter() -> None:
-    probs = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
-    np.testing.assert_allclose(fuse(probs), fuse(probs[::-1]))
-
-
-def test_clips_that_exclude_each_other_still_give_probabilities() -> None:
-    np.testing.assert_allclose(fuse(np.array([[1.0, 0.0], [0.0, 1.0]])), [0.5, 0.5])
-
-
-def test_two_sure_clips_that_agree_settle_a_video() -> None:
-    sure, other = look([0.98, 0.01, 0.01]), look([0.01, 0.98, 0.01])
-    assert is_settled([sure, sure], 0.97)
-    assert not is_settled([sure], 0.97)
-    assert not is_settled([sure, other], 0.97)
-    assert not is_settled([look([0.6, 0.2, 0.2])] * 2, 0.97)
-
-
-def test_a_sure_answer_names_the_city_and_all_above_it(
-    bundle: Bundle, hierarchy: Hierarchy
-) -> None:
-    tag = tag_of([look([0, 0.9, 0.1, 0, 0, 0])], bundle, hierarchy)
-    assert (tag.level, tag.location_source, tag.status) == ("city", "visual", "ok")
-    assert (tag.city, tag.city_geonameid) == ("Paris", 2988507)
-    assert (tag.state, tag.state_code) == ("Île-de-France", "FR-IDF")
-    assert (tag.country, tag.country_code) == ("France", "FR")
-    assert (tag.continent, tag.continent_code) == ("Europe", "EU")
-    assert (tag.confidence_city, tag.confidence_country) == (0.9, 0.9)
-    assert tag.confidence_continent == 1.0
-    assert (tag.visual_lat, tag.visual_lon) == (48.85341, 2.3488)
-    assert (tag.city_1, tag.city_1_p, tag.city_2, tag.city_2_p) == ("Paris", 0.9, "Berlin", 0.1)
-    assert (tag.scene, tag.scene_p, tag.clips) == ("highway", 0.75, 1)
-    assert tag.bundle == bundle.label
-
-
-def test_doubt_between_two_cities_of_a_state_names_the_state(
-    bundle: Bundle, hierarchy: Hierarchy
-) -> None:
-    tag = tag_of([look([0, 0, 0, 0, 0.49, 0.49 + 0.02])], make_strict(bundle, 0.6), hierarchy)
-    assert (tag.level, tag.state, tag.city, tag.city_geonameid) == ("state", "Texas", None, None)
-    assert tag.confidence_city == 0.51
-    assert tag.visual_lat == pytest.approx(31.53, abs=0.05)
-    assert tag.radius_m is not None
-    assert 100_000 < tag.radius_m < 300_000
-
-
-def test_doubt_everywhere_names_nothing_and_places_nothing(
-    bundle: Bundle, hierarchy: Hierarchy
-) -> None:
-    tag = tag_of([look([1 / 6] * 6)], make_strict(bundle, 0.6), hierarchy)
-    assert (tag.level, tag.location_source, tag.status) == ("none", "none", "ok")
-    assert (tag.continent, tag.visual_lat, tag.visual_lon, tag.radius_m) == (None,) * 4
-    assert tag.confidence_continent == 0.5
-
-
-def test_confidence_belongs_to_the_place_that_is_named(
-    hierarchy: Hierarchy, bundle: Bundle
-) -> None:
-    # Berlin is the most probable city, France the most probable country.
-    tag = tag_of([look([0.3, 0.3, 0.4, 0, 0, 0])], make_strict(bundle, 0.35), hierarchy)
-    assert (tag.city, tag.country) == ("Berlin", "Germany")
-    assert (tag.confidence_city, tag.confidence_country) == (0.4, 0.4)
-
-
-def test_a_city_is_never_smaller_than_a_city(bundle: Bundle, hierarchy: Hierarchy) -> None:
-    tag = tag_of([look([0, 1, 0, 0, 0, 0])], bundle, hierarchy)
-    assert tag.radius_m == CITY_EXTENT_M
-
-
-def test_the_radius_reaches_the_second_city_where_the_first_holds_too_little(
-    bundle: Bundle, hierarchy: Hierarchy
-) -> None:
-    tag = tag_of([look([0.2, 0.8, 0, 0, 0, 0])], bundle, hierarchy)
-    lyon_m = distances_m((48.85341, 2.3488), np.array([45.74846]), np.array([4.84671]))[0]
-    assert tag.radius_m == round(lyon_m)
-
-
-def test_fewer_cities_than_are_listed_leave_blanks(bundle: Bundle, hierarchy: Hierarchy) -> None:
-    tag = tag_of([look([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])], bundle, hierarchy)
-    assert tag.city_5 is not None
-    from geotag.locate import _top_cities
-
-    assert _top_cities(np.array([0.6, 0.4]), hierarchy)[2:] == [(None, None)] * 3
-
-
-def test_a_fallback_is_told_in_the_tag(bundle: Bundle, hierarchy: Hierarchy) -> None:
-    plain = look([0, 1, 0, 0, 0, 0])
-    exact = look([0, 1, 0, 0, 0, 0], policy="exact", fallback="key frames 9.8 s apart")
-    tag = tag_of([plain, exact, exact], bundle, hierarchy)
-    assert tag.sampling == "keyframe 4 s; 2 of 3 clips exact: key frames 9.8 s apart"
-
-
-def test_a_short_video_is_told_in_the_tag(bundle: Bundle, hierarchy: Hierarchy) -> None:
-    tag = tag_of([look([0, 1, 0, 0, 0, 0])], bundle, hierarchy, duration_s=1.25)
-    assert tag.sampling == "keyframe 4 s; cut to 1.2 s: the whole video"
-
-
-def test_a_lost_clip_makes_the_tag_partial(bundle: Bundle, hierarchy: Hierarchy) -> None:
-    errors = (FootageError("decode", "decode_error", "No frame decodes."),)
-    tag = tag_of([look([0, 1, 0, 0, 0, 0], damaged=True)], bundle, hierarchy, errors=errors)
-    assert tag.status == "partial"
-    assert tag.error == (
-        "decode_error: 1 of 2 clips unreadable: No frame decodes.; "
-        "damaged: 1 of 2 clips lack frames that cannot be decoded"
-    )
-
-
-def test_a_failure_keeps_only_what_the_video_is_and_why() -> None:
-    tag = failed_tag(Failure(video=VIDEO, stage="open", code="empty", message="Zero bytes."))
-    assert (tag.status, tag.error, tag.level) == ("failed", "empty: Zero bytes.", "none")
-    assert (tag.id, tag.path, tag.clips, tag.engine) == ("0" * 32, "a.mp4", 0, None)
-
-
-def test_distances_match_known_ones() -> None:
-    lats, lons = np.array([52.52437, 48.85341, -48.85341]), np.array([13.41053, 2.3488, -177.6512])
-    found = distances_m((48.85341, 2.3488), lats, lons)
-    assert found[0] == pytest.approx(878_400, rel=1e-3)  # Paris to Berlin
-    assert found[1] == 0.0
-    assert found[2] == pytest.approx(np.pi * 6_371_008.8)  # the antipode
-
-
-def test_the_mean_of_points_crosses_the_date_line() -> None:
-    lat, lon = mean_point_deg(np.array([0.0, 0.0]), np.array([179.0, -179.0]), np.array([1.0, 1.0]))
-    assert lat == pytest.approx(0.0)
-    assert abs(lon) == pytest.approx(180.0)
-
-
-def test_points_that_cancel_out_give_the_heaviest() -> None:
-    points = (np.array([0.0, 0.0]), np.array([0.0, 180.0]))
-    assert mean_point_deg(*points, np.array([0.5, 0.5])) == (0.0, 0.0)
-
-
-def test_temperature_is_applied_per_level(bundle: Bundle, hierarchy: Hierarchy) -> None:
-    from dataclasses import replace
-
-    from geotag.locate import calibration_of
-
-    clip = colour_clip((150, 140, 60))
-    scores = scores_of(clip.frames_THWC[np.newaxis])
-    plain = calibration_of(bundle)
-    softer = {level: replace(entry, temperature=3.0) for level, entry in plain.items()}
-    sharp = read_scores(scores, clip, hierarchy=hierarchy, calibration=plain)
-    soft = read_scores(scores, clip, hierarchy=hierarchy, calibration=softer)
-    assert soft.city_probs.max() < sharp.city_probs.max()
-    assert sharp.city_probs.sum() == pytest.approx(1.0)
-
-
-def test_the_colour_of_a_city_is_that_city(bundle: Bundle, hierarchy: Hierarchy) -> None:
-    from geotag.locate import calibration_of
-
-    for index, colour in enumerate(COLOURS.values()):
-        clip = colour_clip(colour)
-        seen = read_scores(
-            scores_of(clip.frames_THWC[np.newaxis]),
-            clip,
-            hierarchy=hierarchy,
-            calibration=calibration_of(bundle),
-        )
-        found = estimate([seen], hierarchy, calibration_of(bundle))
-        assert found.places["city"] == index
-
-
-def test_a_bundle_without_calibration_is_refused(bundle: Bundle, tmp_path: object) -> None:
-    from dataclasses import replace
-
-    from geotag.locate import calibration_of
-
-    bare = replace(bundle, manifest=replace(bundle.manifest, calibration={}))
-    with pytest.raises(BundleError, match="no calibration of the mode 'marginal' for city, state"):
-        calibration_of(bare)
-
-
-def make_strict(bundle: Bundle, threshold_prob: float) -> Bundle:
-    from dataclasses import replace
-
-    calibration = {
-        "marginal": {
-            level: replace(entry, threshold_prob=threshold_prob)
-            for level, entry in bundle.manifest.calibration["marginal"].items()
-        }
+def fix(point: tuple[float, float], **changes: object) -> Survey:
+    fields: dict[str, Any] = {
+        "source": "GPX a.gpx",
+        "points": 60,
+        "quality": "good",
+        "median_deg": point,
+        "start_deg": point,
+        "end_deg": point,
     }
-    return replace(bundle, manifest=replace(bundle.manifest, calibration=calibration))
+    return Survey(**fields | changes)
 
 
-def test_the_fake_bundle_is_a_bundle(tmp_path) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-    assert make_bundle(tmp_path / "b").manifest.outputs["state"] == 5
+def seen(city: str | None, point: tuple[float, float] | None = PARIS) -> Viewing:
+    places = (
+        SeenPlace(level="city", name="Paris", code=None, geonameid=2988507),
+        SeenPlace(level="state", name="Île-de-France", code="FR-IDF", geonameid=None),
+        SeenPlace(level="country", name="France", code="FR", geonameid=None),
+        SeenPlace(level="continent", name="Europe", code="EU", geonameid=None),
+    )
+    sight = Sight(
+        places=places if city else (),
+        confidences=(0.9, 0.9, 0.95, 1.0),
+        cities=(("Paris", 0.9), ("Lyon", 0.1)),
+        scene="street",
+        scene_prob=0.7,
+        lat_deg=point[0] if city and point else None,
+        lon_deg=point[1] if city and point else None,
+        radius_m=25000.0 if city else None,
+        clips=2,
+        sampling="keyframe 4 s",
+        problem=None,
+    )
+    return Viewing(facts=FACTS, sight=sight, is_looked_at=True)
+
+
+NOTHING = Viewing(facts=FACTS)
+RAN = Ran(engine="fake", bundle="fake@1", agree=lambda code, sight: "conflict")
+
+
+def locate(*moments: dict[Video, tuple[Survey, Viewing]], ran: Ran = RAN) -> dict[str, Tag]:
+    drive = Drive(
+        drive_id="drive", moments=tuple(Moment(videos=tuple(moment)) for moment in moments)
+    )
+    evidence = {
+        one.name: Evidence(video=one, survey=survey, viewing=viewing)
+        for moment in moments
+        for one, (survey, viewing) in moment.items()
+    }
+    times = repair_drive(drive, {name: entry.survey for name, entry in evidence.items()})
+    tags = locate_drive(drive, evidence, times, gazetteer=read_gazetteer(), ran=ran)
+    return {tag.path: tag for tag in tags}
+
+
+def test_what_is_measured_comes_before_what_is_seen() -> None:
+    tag = locate({video("a"): (fix(MUNICH), seen("Paris"))})["a"]
+    assert (tag.location_source, tag.city, tag.country_code) == ("gps", "Munich", "DE")
+    assert (tag.gps_lat, tag.gps_lon, tag.gps_points, tag.gps_quality) == (*MUNICH, 60, "good")
+    assert (tag.visual_city, tag.visual_lat, tag.confidence_city) == ("Paris", PARIS[0], 0.9)
+    assert tag.agreement == "conflict"
+    assert tag.agreement_km == pytest.approx(685, abs=3)
+
+
+def test_what_is_seen_never_fills_a_measured_field() -> None:
+    tag = locate({video("a"): (Survey(), seen("Paris"))})["a"]
+    assert (tag.location_source, tag.city, tag.city_geonameid) == ("visual", "Paris", 2988507)
+    measured = [name for name in tag.__slots__ if name.startswith("gps_")]
+    assert [getattr(tag, name) for name in measured] == [None] * len(measured)
+    assert (tag.agreement, tag.agreement_km) == ("none", None)
+
+
+def test_the_places_at_both_ends_are_named() -> None:
+    survey = fix(MUNICH, start_deg=(48.3717, 10.8983), end_deg=(48.7665, 11.4258))
+    tag = locate({video("a"): (survey, NOTHING)})["a"]
+    assert (tag.gps_start_city, tag.city, tag.gps_end_city) == ("Augsburg", "Munich", "Ingolstadt")
+
+
+def test_channels_of_a_moment_share_gps_and_picture() -> None:
+    front, rear = video("F", channel="front"), video("R", channel="rear")
+    tags = locate({front: (Survey(), seen("Paris")), rear: (fix(MUNICH), NOTHING)})
+    assert (tags["F"].location_source, tags["F"].city) == ("gps", "Munich")
+    assert (tags["F"].location_from, tags["R"].location_from) == ("R", None)
+    assert tags["R"].visual_city == "Paris"
+    assert tags["R"].agreement == "conflict"
+
+
+def test_a_better_receiver_of_the_moment_is_preferred() -> None:
+    front, rear = video("F", channel="front"), video("R", channel="rear")
+    single = fix(PARIS, quality="single_point", points=1)
+    tags = locate({front: (single, NOTHING), rear: (fix(MUNICH), NOTHING)})
+    assert tags["F"].city == "Munich"
+    assert tags["F"].location_from == "R"
+
+
+def test_a_file_without_a_place_takes_that_of_the_nearest_file_of_its_drive() -> None:
+    tags = locate(
+        {video("a", 0): (fix(PARIS), seen(None))},
+        {video("b", 5): (Survey(), seen(None))},
+        {video("c", 8): (fix(MUNICH), NOTHING)},
+    )
+    tag = tags["b"]
+    assert (tag.location_source, tag.location_from, tag.city) == ("drive", "c", "Munich")
+    assert (tag.drive_lat, tag.drive_lon) == MUNICH
+    assert (tag.gps_lat, tag.visual_lat) == (None, None)
+
+
+def test_a_file_too_far_away_lends_no_place() -> None:
+    tags = locate(
+        {video("a", 0): (fix(PARIS), NOTHING)},
+        {video("b", 16): (Survey(), seen(None))},
+    )
+    assert (tags["b"].location_source, tags["b"].status) == ("none", "ok")
+
+
+def test_an_answer_of_the_picture_comes_before_the_drive() -> None:
+    tags = locate(
+        {video("a", 0): (fix(MUNICH), NOTHING)},
+        {video("b", 1): (Survey(), seen("Paris"))},
+    )
+    assert (tags["b"].location_source, tags["b"].city) == ("visual", "Paris")
+
+
+def test_a_damaged_file_with_gps_of_its_own_is_tagged_in_part() -> None:
+    fault = Viewing(fault=Fault(stage="open", code="damaged", message="no moov"))
+    tags = locate({video("a", 0): (fix(MUNICH), fault)}, {video("b", 1): (Survey(), fault)})
+    assert (tags["a"].status, tags["a"].error, tags["a"].city) == (
+        "partial",
+        "damaged: no moov",
+        "Munich",
+    )
+    # Its drive tells where the other one was recorded, but nothing of it could be read.
+    assert (tags["b"].status, tags["b"].location_source) == ("failed", "drive")
+
+
+def test_a_file_whose_fixes_are_all_bad_says_so_and_has_no_place() -> None:
+    survey = Survey(source="exiftool: GoPro", rejected=(("mode", 36),))
+    tag = locate({video("a"): (survey, NOTHING)}, ran=Ran())["a"]
+    assert (tag.status, tag.gps_points, tag.gps_rejected) == ("no_model", 0, "mode 36")
+    assert (tag.gps_lat, tag.location_source) == (None, "none")
+
+
+def test_without_a_model_the_drive_still_helps() -> None:
+    tags = locate(
+        {video("a", 0): (fix(MUNICH), NOTHING)},
+        {video("b", 1): (Survey(), NOTHING)},
+        {video("c", 40): (Survey(), NOTHING)},
+        ran=Ran(),
+    )
+    assert [tags[name].status for name in "abc"] == ["ok", "ok", "no_model"]
+
+
+def test_a_disputed_area_is_named_as_such() -> None:
+    tag = locate({video("a"): (fix((44.95, 34.1)), NOTHING)})["a"]
+    assert tag.gps_disputed is not None
+    assert "Crimea" in tag.gps_disputed
+
+
+@pytest.mark.parametrize(
+    "viewing",
+    [
+        NOTHING,
+        seen("Paris"),
+        seen(None),
+        Viewing(fault=Fault(stage="open", code="damaged", message="no moov"), is_looked_at=True),
+        Viewing(facts=FACTS, seen_survey='{"source": null}'),
+    ],
+)
+def test_a_viewing_survives_being_written_down(viewing: Viewing) -> None:
+    text = viewing_to_json(viewing)
+    assert viewing_from_json(text) == viewing
+    assert viewing_to_json(viewing_from_json(text)) == text

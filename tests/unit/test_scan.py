@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,14 +10,23 @@ from engines.base import EngineChoice, EngineError
 from engines.bundle import Bundle, PolicyAccuracy
 from geotag.config import ScanConfig
 from geotag.errors import ConfigError
+from geotag.footage.discover import content_id
+from geotag.ledger import Ledger
+from geotag.memory import Memory
+from geotag.model import Model
+from geotag.places.gazetteer import read_gazetteer
 from geotag.places.hierarchy import read_hierarchy
 from geotag.sampling import choose_sampling, count_clips
-from geotag.scan import READY_CLIPS, scan
-from geotag.types import Tag
-from tests.fakes import COLOURS, FakeEngine, FakeFootage, FakeVideo, broken
+from geotag.scan import READY_CLIPS, Scan, scan
+from geotag.telemetry.track import Survey
+from geotag.types import Discovery, Drive, Moment, Origin, Tag
+from tests.fakes import COLOURS, FakeEngine, FakeFootage, FakeVideo, alone, broken
 
 PARIS, BERLIN, SUVA = COLOURS["Paris"], COLOURS["Berlin"], COLOURS["Suva"]
 GREY = (120, 120, 120)
+MEASURED = Survey(
+    source="GPX a.gpx", points=9, quality="good", median_deg=(52.52, 13.405), start_utc_s=1.7e9
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,16 +40,24 @@ def run(
     bundle: Bundle,
     config: ScanConfig | None = None,
     engine: FakeEngine | None = None,
+    *,
+    discovery: Discovery | None = None,
+    memory: Memory | None = None,
 ) -> Iterator[Tag]:
+    config = config or ScanConfig()
     return scan(
-        footage.list(),
-        bundle=bundle,
-        hierarchy=read_hierarchy(bundle.file("places.csv")),
-        engine=engine or FakeEngine(),
-        choice=EngineChoice(name="fake-cpu", threads=1),
-        config=config or ScanConfig(),
-        open_video=footage,
+        discovery or footage.discovery(),
+        model=model_of(bundle, engine or FakeEngine(), config),
+        gazetteer=read_gazetteer(),
+        config=config,
+        make_station=footage.make_station,
+        memory=memory,
     )
+
+
+def model_of(bundle: Bundle, engine: FakeEngine, config: ScanConfig) -> Model:
+    hierarchy = read_hierarchy(bundle.file("places.csv"))
+    return Model(bundle, hierarchy, engine, EngineChoice(name="fake-cpu", threads=1), config)
 
 
 def test_tags_come_in_the_order_of_the_videos(bundle: Bundle) -> None:
@@ -220,6 +238,140 @@ def test_damage_and_fallbacks_reach_the_tag(bundle: Bundle) -> None:
     (tag,) = run(footage, bundle)
     assert tag.status == "partial"
     assert tag.sampling == "keyframe 4 s; 2 of 2 clips keyframe: key frames 9 s apart"
+
+
+def test_of_the_channels_of_a_moment_the_front_is_looked_at(bundle: Bundle) -> None:
+    footage = FakeFootage({"F.mp4": FakeVideo(), "R.mp4": FakeVideo(colours=[BERLIN])})
+    front, rear = run(footage, bundle, discovery=one_moment(footage))
+    assert (front.city, rear.city) == ("Paris", "Paris")
+    assert (front.location_from, rear.location_from) == (None, "F.mp4")
+    assert footage.decoded == front.clips == 2
+    assert footage.opened == 2  # the rear file was opened all the same: it might be broken
+
+
+def test_a_broken_front_file_lets_the_rear_one_speak(bundle: Bundle) -> None:
+    footage = FakeFootage({"F.mp4": FakeVideo(error=broken()), "R.mp4": FakeVideo()})
+    front, rear = run(footage, bundle, discovery=one_moment(footage))
+    assert (front.status, rear.status, rear.city) == ("failed", "ok", "Paris")
+
+
+def test_a_camera_that_looks_inside_is_not_asked(bundle: Bundle) -> None:
+    footage = FakeFootage({"I.mp4": FakeVideo()})
+    (tag,) = run(footage, bundle, discovery=one_moment(footage, channel="interior"))
+    assert (tag.status, tag.location_source, footage.decoded) == ("ok", "none", 0)
+
+
+def test_a_parked_car_is_looked_at_once(bundle: Bundle) -> None:
+    footage = FakeFootage({"P.mp4": FakeVideo()})
+    (tag,) = run(footage, bundle, discovery=one_moment(footage, mode="parking"))
+    assert tag.clips == 1
+
+
+def test_with_gps_the_pictures_may_be_left_alone(bundle: Bundle) -> None:
+    footage = FakeFootage({"a.mp4": FakeVideo(survey=MEASURED), "b.mp4": FakeVideo()})
+    measured, seen = run(footage, bundle, ScanConfig(pictures="without_gps"))
+    assert (measured.location_source, measured.city, measured.clips) == ("gps", "Berlin", 0)
+    assert (seen.location_source, seen.city) == ("visual", "Paris")
+
+
+def test_tags_keep_the_order_of_the_paths_whatever_the_drives_are(bundle: Bundle) -> None:
+    footage = FakeFootage({f"{name}.mp4": FakeVideo() for name in "abcd"})
+    a, b, c, d = footage.list()
+    drives = tuple(
+        Drive(drive_id=name, moments=tuple(Moment(videos=(video,)) for video in videos))
+        for name, videos in (("one", (a, d)), ("two", (b, c)))
+    )
+    discovery = Discovery(videos=(a, b, c, d), drives=drives)
+    tags = list(run(footage, bundle, discovery=discovery))
+    assert [tag.path for tag in tags] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    assert [tag.drive_id for tag in tags] == ["one", "two", "two", "one"]
+
+
+def test_after_a_stop_what_was_read_of_a_drive_is_tagged(bundle: Bundle) -> None:
+    footage = FakeFootage({f"{name}.mp4": FakeVideo() for name in "abc"})
+    videos = footage.list()
+    moments = tuple(Moment(videos=(video,)) for video in videos)
+    discovery = Discovery(videos=tuple(videos), drives=(Drive(drive_id="one", moments=moments),))
+
+    class Interrupted(FakeEngine):
+        def infer(self, clips_NTHWC):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+            if self.calls == 3:
+                raise KeyboardInterrupt
+            return super().infer(clips_NTHWC)
+
+    scanning = Scan(
+        discovery,
+        model=model_of(bundle, Interrupted(), ScanConfig()),
+        gazetteer=read_gazetteer(),
+        config=ScanConfig(),
+        make_station=footage.make_station,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        list(scanning.tags())
+    assert [(tag.path, tag.city) for tag in scanning.unfinished()] == [("a.mp4", "Paris")]
+
+
+def test_without_a_model_only_positions_are_read(bundle: Bundle) -> None:
+    footage = FakeFootage({"a.mp4": FakeVideo(survey=MEASURED), "b.mp4": FakeVideo()})
+    tags = scan(
+        footage.discovery(),
+        model=None,
+        gazetteer=read_gazetteer(),
+        config=ScanConfig(),
+        make_station=footage.make_station,
+    )
+    assert [(tag.status, tag.city) for tag in tags] == [("ok", "Berlin"), ("no_model", None)]
+    assert footage.decoded == 0
+
+
+def test_a_bug_in_a_reader_of_positions_costs_no_video(bundle: Bundle) -> None:
+    footage = FakeFootage({"a.mp4": FakeVideo(survey=ZeroDivisionError("oops"))})
+    (tag,) = run(footage, bundle)
+    assert (tag.status, tag.city) == ("ok", "Paris")
+
+
+def test_what_a_memory_holds_is_not_read_again(bundle: Bundle, tmp_path: Path) -> None:
+    videos = {
+        "a.mp4": FakeVideo(survey=MEASURED),
+        "b.mp4": FakeVideo(error=broken("damaged", "No index.")),
+        "c.mp4": FakeVideo(colours=[PARIS, BERLIN, SUVA]),
+    }
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        memory = Memory(ledger, telemetry=(), pictures=("model",), proxies=False)
+        first = list(run(FakeFootage(videos), bundle, memory=memory))
+        again = FakeFootage(videos)
+        assert list(run(again, bundle, memory=memory)) == first
+        # That nothing was found is believed only of a file that is still there: these never were.
+        assert (again.surveyed, again.opened, again.decoded) == (2, 1, 0)
+        other = Memory(ledger, telemetry=(), pictures=("another",), proxies=False)
+        anew = FakeFootage(videos)
+        assert list(run(anew, bundle, memory=other)) == first
+        assert (anew.surveyed, anew.decoded) == (2, 5)
+
+
+def test_a_fault_that_may_pass_is_not_remembered(bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"x")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        memory = Memory(ledger, telemetry=(), pictures=(), proxies=False)
+        for code, opened in (("damaged", 1), ("stalled", 2), ("unreadable", 2)):
+            footage = FakeFootage({"a.mp4": FakeVideo(error=broken(code))})
+            (video,) = footage.list()
+            path.write_bytes(code.encode())
+            discovery = alone([replace(video, path=path, content_id=content_id(path))])
+            for _ in range(2):
+                list(run(footage, bundle, memory=memory, discovery=discovery))
+            assert footage.opened == opened, code
+
+
+def one_moment(footage: FakeFootage, **origin: str) -> Discovery:
+    """All files of the footage as channels of one moment."""
+    videos = tuple(
+        replace(video, origin=Origin(**origin))  # type: ignore[arg-type]
+        for video in footage.list()
+    )
+    drive = Drive(drive_id="drive", moments=(Moment(videos=videos),))
+    return Discovery(videos=videos, drives=(drive,))
 
 
 def test_the_cheapest_policy_within_half_a_point_is_chosen(bundle: Bundle) -> None:
