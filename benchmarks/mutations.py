@@ -291,9 +291,19 @@ def machine() -> dict[str, Any]:
     return {
         "command": " ".join(["python", "benchmarks/mutations.py", *sys.argv[1:]]),
         "commit": commit,
+        "cpu": cpu_name(),
         "python": platform.python_version(),
         "versions": {"av": av.__version__, "ffmpeg": getattr(av, "ffmpeg_version_info", "unknown")},
     }
+
+
+def cpu_name() -> str:
+    """As /proc/cpuinfo has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":
