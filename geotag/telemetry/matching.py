@@ -25,6 +25,8 @@ _MARGIN_S = 5.0
 _UNKNOWN_LENGTH_S = 600.0
 """Taken for videos whose length nothing tells; cameras cut their files at five minutes."""
 
+_LOCAL_CONTAINER = "container, taken as local time"
+
 
 def place_sidecar(reading: Reading, video: Video, container: VideoFacts | None) -> Reading:
     """Give the fixes of a video's own sidecar their seconds in the video.
@@ -41,10 +43,9 @@ def place_sidecar(reading: Reading, video: Video, container: VideoFacts | None) 
         start_s = float(track.utc_s[timed].min())
         length_s = _length_s(container)
         if float(track.utc_s[timed].max()) - start_s > length_s + _MARGIN_S:
-            for begin_s, _ in _possible_starts_s(track, video, container):
+            for begin_s, how in _possible_starts_s(track, video, container):
                 if _inside(track.utc_s - begin_s, length_s).any():
-                    start_s = begin_s
-                    break
+                    return cut_to_video(_matched(reading, begin_s, how), video, container)
         track = replace(track, times_s=track.utc_s - start_s)
     return cut_to_video(replace(reading, track=track), video, container)
 
@@ -62,6 +63,7 @@ def match_track(
     Returns:
         The part, with seconds in the video, or None; and how it was matched, or why it was not.
     """
+    reading = _to_utc(reading)
     track = reading.track
     if not np.isfinite(track.utc_s).any():
         return None, "has no times to match it by"
@@ -70,9 +72,8 @@ def match_track(
         is_timed = True
         chosen = _inside(track.utc_s - begin_s, _length_s(container))
         if chosen.any():
-            part = take(track, chosen)
-            part = replace(part, times_s=part.utc_s - begin_s)
-            return replace(reading, track=part), f"matched by {how}"
+            part = replace(reading, track=take(track, chosen))
+            return _matched(part, begin_s, how), f"matched by {how}"
     return None, "does not cover the video's time" if is_timed else "the video has no time"
 
 
@@ -92,6 +93,28 @@ def cut_to_video(reading: Reading, video: Video, container: VideoFacts | None) -
     return replace(reading, track=take(reading.track, ~outside), notes=(*reading.notes, note))
 
 
+def _matched(reading: Reading, begin_s: float, how: str) -> Reading:
+    """Seconds in the video for fixes that were found by the video's clock.
+
+    Their UTC goes: it would come back as the time of the video, as if satellites had said what
+    the video's own clock did. But for a container in local time, which nothing else puts right.
+    """
+    track = replace(reading.track, times_s=reading.track.utc_s - begin_s)
+    if how.startswith(_LOCAL_CONTAINER):
+        return replace(reading, track=track, is_camera_clock=True)
+    return replace(reading, track=replace(track, utc_s=np.full_like(track.utc_s, np.nan)))
+
+
+def _to_utc(reading: Reading) -> Reading:
+    """Records in local time, moved to UTC by the zone that they lie in."""
+    track, zone = reading.track, _zone_of(reading.track)
+    timed = track.utc_s[np.isfinite(track.utc_s)]
+    if not reading.is_local_clock or zone is None or not timed.size:
+        return reading
+    ahead_s = offset_s(zone, float(np.median(timed)))
+    return replace(reading, track=replace(track, utc_s=track.utc_s - ahead_s), is_local_clock=False)
+
+
 def _possible_starts_s(
     track: Track, video: Video, container: VideoFacts | None
 ) -> Iterator[tuple[float, str]]:
@@ -106,7 +129,7 @@ def _possible_starts_s(
     if created_s is not None:
         yield created_s, "container, taken as UTC"
         if zone is not None:
-            yield created_s - offset_s(zone, created_s), f"container, taken as local time in {zone}"
+            yield created_s - offset_s(zone, created_s), f"{_LOCAL_CONTAINER} in {zone}"
 
 
 def _zone_of(track: Track) -> str | None:

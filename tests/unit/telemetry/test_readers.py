@@ -83,7 +83,7 @@ def test_of_a_longer_gpx_a_video_has_its_part_by_time(clip: Path) -> None:
         video(clip, sidecars=[side]),
         container=facts(duration_s=60, created_utc_s=UTC_S + 1800),
     )
-    assert found.start_utc_s == UTC_S + 1800
+    assert found.start_utc_s is None  # the container's clock, which must not come back as gps
     assert found.points == 71
     assert distance_m(found.median_deg or (0, 0), (52.0 + 1830 * 2e-4, 21 + 1830 * 2e-4)) < 100
 
@@ -158,8 +158,8 @@ def test_70mai_s_card_log_gives_each_video_its_part(clip: Path) -> None:
         container=facts(duration_s=60),
     )
     assert found.source == f"70mai card log {log.name}"
-    assert found.start_utc_s == UTC_S + 300
     assert found.points == 71
+    assert distance_m(found.start_deg or (0, 0), (52.0 + 295 * 2e-4, 21 + 295 * 2e-4)) < 1
     elsewhere = survey(
         video(clip, sidecars=[log], vendor="70mai", start_local=datetime(2023, 11, 20, 12)),
         container=facts(duration_s=60),
@@ -189,8 +189,32 @@ def test_a_track_is_matched_by_the_file_name_in_the_zone_of_the_track(
     local = datetime(2023, 11, 14, 23, 33, 20)  # Warsaw: 20 minutes after the track began
     found = survey(video(clip, start_local=local), tracks=(path,))
     assert found.source == "GPX watch.gpx"
-    assert found.start_utc_s == UTC_S + 1200
+    assert found.start_utc_s is None
+    assert distance_m(found.start_deg or (0, 0), (52.0 + 1195 * 2e-4, 21 + 1195 * 2e-4)) < 1
     assert "matched by file name, zone Europe/Warsaw" in found.notes
+
+
+def test_a_track_in_local_time_is_matched_by_its_zone(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "drone.srt"
+    path.write_text(
+        "".join(
+            f"{n}\n00:{n // 60:02d}:{n % 60:02d},000 --> 00:59:59,900\n"
+            f"2023-11-14 12:{n // 60:02d}:{n % 60:02d},000\n"
+            f"[latitude: {fix.lat_deg:.6f}] [longitude: {fix.lon_deg:.6f}]\n\n"
+            for n, fix in enumerate(way(1200))
+        )
+    )
+    found = survey(video(clip, start_local=datetime(2023, 11, 14, 12, 10)), tracks=(path,))
+    assert distance_m(found.start_deg or (0, 0), (52.0 + 595 * 2e-4, 21 + 595 * 2e-4)) < 1
+
+
+def test_a_container_in_local_time_is_tried_last(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "watch.gpx"
+    path.write_text(gpx(way(600)))
+    found = survey(video(clip), container=facts(created_utc_s=UTC_S + 3600 + 300), tracks=(path,))
+    assert "matched by container, taken as local time in Europe/Warsaw" in found.notes
+    assert found.start_utc_s == UTC_S + 300
+    assert found.is_camera_clock
 
 
 def test_a_track_that_does_not_cover_the_video_says_so(clip: Path, tmp_path: Path) -> None:
