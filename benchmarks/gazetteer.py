@@ -100,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_disputed = np.array([code.disputed is not None for code in codes])
     answers = {
         "time zone, then nearest place": np.array([code.country_code or "" for code in codes]),
-        "nearest place alone": nearest_alone(gazetteer, sample),
+        "nearest place alone": np.array([entry.code for entry in gazetteer.table.countries])[
+            gazetteer.place_countries[nearest_alone(gazetteer, sample)]
+        ],
     }
     wrong = {name: score(found, sample, is_disputed) for name, found in answers.items()}
     speed = measure_speed(gazetteer, args.seed)
@@ -235,8 +237,8 @@ def _near(
     return is_near & (inside != "")
 
 
-def nearest_alone(gazetteer: Gazetteer, sample: Sample) -> NDArray[np.str_]:
-    """Country of the nearest place, whatever the time zone."""
+def nearest_alone(gazetteer: Gazetteer, sample: Sample) -> NDArray[np.int64]:
+    """The nearest place, whatever the time zone."""
     count = len(sample.lats_deg)
     places, _ = nearest_places(
         gazetteer.grid,
@@ -247,8 +249,7 @@ def nearest_alone(gazetteer: Gazetteer, sample: Sample) -> NDArray[np.str_]:
         allowed_ZG=np.ones((1, len(gazetteer.table.states)), dtype=bool),
         near_only=np.zeros(1, dtype=bool),
     )
-    codes = np.array([entry.code for entry in gazetteer.table.countries])
-    return np.asarray(codes[gazetteer.place_countries[places]])
+    return places
 
 
 def score(
@@ -271,7 +272,9 @@ def _share(is_wrong: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
     return round(float(is_wrong[among].mean()), 6)
 
 
-def measure_us_states(gazetteer: Gazetteer, args: argparse.Namespace) -> dict[str, float]:
+def measure_us_states(
+    gazetteer: Gazetteer, args: argparse.Namespace
+) -> dict[str, dict[str, float]]:
     """Shares of points in the US with a wrong state, as for countries."""
     topology = _read_member(args.states, STATES_SHA256, "package/states-10m.json")
     states = {
@@ -284,10 +287,17 @@ def measure_us_states(gazetteer: Gazetteer, args: argparse.Namespace) -> dict[st
     among = np.flatnonzero(np.isin(gazetteer.table.place_states, rows))
     sample = draw_sample(gazetteer, parts, args.points, args.seed, among=among)
     codes = gazetteer.locate(sample.lats_deg, sample.lons_deg)
-    found = np.array([code.state_code or "" for code in codes])
-    shares = score(found, sample, np.zeros(len(found), dtype=bool))
-    print(f"{'wrong state, US':32}{shares['wrong']:>18.2%}{shares['wrong_near_border']:>18.2%}")
-    return {name: shares[name] for name in ("wrong", "wrong_near_border", "unanswered")}
+    alone = gazetteer.table.place_states[nearest_alone(gazetteer, sample)]
+    answers = {
+        "gazetteer": np.array([code.state_code or "" for code in codes]),
+        "nearest place alone": np.array([s.code or "" for s in gazetteer.table.states])[alone],
+    }
+    results = {}
+    for name, found in answers.items():
+        shares = score(found, sample, np.zeros(len(found), dtype=bool))
+        results[name] = {key: shares[key] for key in ("wrong", "wrong_near_border")}
+        print(f"{'US state, ' + name:32}" + "".join(f"{s:>18.2%}" for s in results[name].values()))
+    return results
 
 
 def measure_speed(gazetteer: Gazetteer, seed: int) -> dict[str, float]:
@@ -348,7 +358,9 @@ def record(
     known = sample.countries != ""
     return {
         "what": "gazetteer",
-        "command": "python benchmarks/gazetteer.py",
+        "command": "python benchmarks/gazetteer.py"
+        + (" --states us-atlas-3.0.1.tgz" * bool(args.states)),
+        "load_average": os.getloadavg()[0],
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
