@@ -16,6 +16,7 @@ from engines.base import EngineError
 from engines.choose import usable_cores
 from geotag import __version__
 from geotag.bundles import DEMO, bundles_folder, hidden_bundle, known_bundles
+from geotag.errors import GeotagError
 from geotag.writers.run import versions
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Report:
     free_disk_gib: float
     """Where the cache is."""
     engines: tuple[EngineReport, ...]
+    telemetry: tuple[str, ...]
+    """What reads positions, and what it can read."""
     bundles: tuple[BundleReport, ...]
     bundles_folder: str
     cache_folder: str
@@ -94,6 +97,7 @@ def examine(open_engine: OpenEngine, *, folder: Path | None = None) -> Report:
                 name="tensorrt", is_usable=False, detail="not part of this version of geotag"
             ),
         ),
+        telemetry=_telemetry(),
         bundles=tuple(_report(name, bundles[name], found) for name, found in opened.items()),
         bundles_folder=str(folder or bundles_folder()),
         cache_folder=str(cache),
@@ -123,6 +127,7 @@ def describe(report: Report) -> str:
         lines.append(
             f"engine    {engine.name}: {'' if engine.is_usable else 'no: '}{engine.detail}"
         )
+    lines += [f"positions {line}" for line in report.telemetry]
     for bundle in report.bundles:
         lines.append(f"bundle    {bundle.name}: {bundle.detail} ({bundle.path})")
     lines.append(
@@ -130,6 +135,23 @@ def describe(report: Report) -> str:
     )
     lines += [f"note      {note}" for note in report.notes]
     return "\n".join(lines)
+
+
+def _telemetry() -> tuple[str, ...]:
+    from geotag.telemetry.exiftool import describe_version, exiftool_version
+
+    try:
+        exiftool = f"ExifTool: {describe_version(exiftool_version())}"
+    except GeotagError as exc:
+        exiftool = f"ExifTool: {exc}"
+    extras = versions(("mapillary_tools", "fitdecode"))
+    return (
+        exiftool,
+        *(
+            f"{name}: {number or 'not installed (pip install geotag-video[telemetry])'}"
+            for name, number in extras.items()
+        ),
+    )
 
 
 def _notes(folder: Path | None) -> tuple[str, ...]:

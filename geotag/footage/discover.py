@@ -256,7 +256,9 @@ def _video(candidate: _Candidate, content: str, proxy: Path | None) -> Video:
     entry, understanding = candidate.entry, candidate.understanding
     origin = understanding.origin
     digest = blake2b(digest_size=16)
-    for part in (os.fsencode("/".join(entry.parts)), content.encode("ascii")):
+    # Where the scanned folder lies must not show in the result.
+    known = "" if content == _unreadable_id(entry.path) else content
+    for part in (os.fsencode("/".join(entry.parts)), known.encode("ascii")):
         # With its length first, no two pairs give the same bytes.
         digest.update(len(part).to_bytes(8, "little") + part)
     return Video(
