@@ -8,7 +8,7 @@ ones, a damaged one among them) under the names of seven makers; every second fi
 positions beside it, as GPX or NMEA. The installed `geotag scan` reads it in a process of its own.
 
 Per size: wall time for each file, and the memory of the process and all its children together
-(resident pages, so shared ones count more than once), seen four times a second: the peak, and the
+(proportional set size: what they share counts once), seen four times a second: the peak, and the
 means of the second and the last quarter of the run, which tell whether it grows. Scanned with
 `--fresh`: twenty contents under 2,000 names would otherwise be read twenty times.
 
@@ -78,7 +78,7 @@ class Run:
     code: int
     mib: list[float] = field(default_factory=list)
     """Memory of the process and its children, each POLL_S."""
-    most_children: int = 0
+    most_readers: int = 0
     error: str = ""
 
 
@@ -160,7 +160,7 @@ def measure_resume(
         "first_s": round(first.wall_s, 2),
         "second_s": round(second.wall_s, 2),
         "second_peak_mib": round(max(second.mib, default=0.0)),
-        "second_children": second.most_children,
+        "second_readers": second.most_readers,
         "same_bytes": before != b"" and out.read_bytes() == before,
         "ledger_mib": round(
             sum(path.stat().st_size for path in out.parent.glob(".geotag-ledger*")) / (1 << 20), 1
@@ -169,7 +169,7 @@ def measure_resume(
     }
     print(
         f"{count:6d} files  {row['first_s']:8.1f} s, again {row['second_s']:.1f} s with "
-        f"{row['second_children']} processes beside it, same bytes: {row['same_bytes']}, ledger "
+        f"{row['second_readers']} processes that read, same bytes: {row['same_bytes']}, ledger "
         f"{row['ledger_mib']} MiB",
         flush=True,
     )
@@ -191,7 +191,7 @@ def missed(curve: Sequence[dict[str, Any]], resumed: dict[str, Any] | None) -> l
             misses.append(f"{resumed['second_s']} s for the second scan")
         if not resumed["same_bytes"] or resumed["tags"] != resumed["files"]:
             misses.append(f"another result of the second scan: {resumed['error']}")
-        if resumed["second_children"]:
+        if resumed["second_readers"]:
             misses.append("the second scan started processes")
     return misses
 
@@ -318,9 +318,8 @@ def poll(pid: int, run: Run, ended: threading.Event) -> None:
     """Note memory and children of a process until it has ended."""
     while not ended.wait(POLL_S):
         tree = descendants(pid)
-        pages = sum(resident_pages(one) for one in (pid, *tree))
-        run.mib.append(pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20))
-        run.most_children = max(run.most_children, len(tree))
+        run.mib.append(sum(memory_mib(one) for one in (pid, *tree)))
+        run.most_readers = max(run.most_readers, sum(map(is_reader, tree)))
 
 
 def descendants(pid: int) -> list[int]:
@@ -342,12 +341,24 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def resident_pages(pid: int) -> int:
-    """Pages of a process that are in memory; 0 once it has ended."""
+def memory_mib(pid: int) -> float:
+    """What a process has in memory, its part of what it shares; 0 once it has ended."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
-        return 0
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return 0.0
+
+
+def is_reader(pid: int) -> bool:
+    """Whether a process decodes, or is an ExifTool that waits for files."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"decode_worker" in words or b"-stay_open" in words
 
 
 def described(out: Path, run: Run) -> dict[str, Any]:

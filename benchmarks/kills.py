@@ -118,8 +118,10 @@ def kill_scans(card: Path, runs: Path, kills: int, seed: int, bundle: str) -> tu
         return undisturbed_s, outcome
     while outcome.kills < kills:
         folder = runs / f"killed-{outcome.kills}"
-        for _ in range(min(rng.randint(1, MOST_IN_A_ROW), kills - outcome.kills)):
-            kill(command, folder, rng.uniform(0.0, 1.1 * undisturbed_s), outcome)
+        for number in range(min(rng.randint(1, MOST_IN_A_ROW), kills - outcome.kills)):
+            # One that goes on is quicker, so later ones come earlier; squared: more of them early.
+            most_s = undisturbed_s / (1 + number)
+            kill(command, folder, most_s * rng.random() ** 2, outcome)
             check_killed(folder, wanted, outcome)
         seconds, error = finish(command, folder)
         outcome.finishing_s.append(seconds)
@@ -160,13 +162,14 @@ def kill(command: Sequence[str], folder: Path, after_s: float, outcome: Outcome)
     )
     try:
         process.wait(timeout=after_s)
-        outcome.too_late += 1
     except subprocess.TimeoutExpired:
-        pass
+        outcome.kills += 1
+    else:
+        outcome.too_late += 1
+        return
     children = descendants(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    outcome.kills += 1
     ends_s = time.monotonic() + ORPHAN_S
     while left := [child for child in children if is_running(child)]:
         if time.monotonic() > ends_s:

@@ -116,19 +116,23 @@ class Ledger:
             return None
         return str(found[2])
 
-    def remember(self, path: Path, stat: os.stat_result, content_id: str) -> None:
+    def remember(
+        self, path: Path, stat: os.stat_result, content_id: str, *, seen_ns: int | None = None
+    ) -> None:
         """Keep the content id of a file; written with the next text, or on closing.
 
         Args:
             path: where it is.
             stat: as it was before the file was read.
             content_id: digest of what was read.
+            seen_ns: when it was read, in Unix nanoseconds; None: now.
 
         Raises:
             OutputError: it cannot be written.
         """
         with self._lock:
-            self._fresh[_key(path)] = (_stamp(stat), time.time_ns(), content_id)
+            seen_ns = time.time_ns() if seen_ns is None else seen_ns
+            self._fresh[_key(path)] = (_stamp(stat), seen_ns, content_id)
             if len(self._fresh) >= _BATCH:
                 self._write(lambda: None)
 

@@ -176,6 +176,18 @@ def test_a_file_written_a_moment_ago_is_not_trusted(path: Path, tmp_path: Path) 
         assert ledger.recall(film, film.stat()) is None
 
 
+def test_what_was_read_before_the_ledger_was_opened_counts_from_then(
+    path: Path, tmp_path: Path
+) -> None:
+    film = _file(tmp_path)
+    now_ns = film.stat().st_ctime_ns
+    with Ledger(path) as ledger:
+        ledger.remember(film, film.stat(), "abc", seen_ns=now_ns + 3_000_000_000)
+        assert ledger.recall(film, film.stat()) == "abc"
+        ledger.remember(film, film.stat(), "abc", seen_ns=now_ns + 1_000_000_000)
+        assert ledger.recall(film, film.stat()) is None
+
+
 @pytest.mark.parametrize(
     "content",
     [b"no database at all, but long enough" * 40, b"short", b"SQLite format 3\0" + bytes(4080)],
