@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from geotag.geo import distance_m
@@ -41,18 +42,27 @@ def drive_track(
         points += best.survey.points
     if not line:
         return None
-    first, last = tags[0], tags[-1]
+    first = tags[0]
     return DriveTrack(
         drive_id=drive.drive_id,
         vendor=first.vendor,
         start_local=first.start_local,
         start_utc=first.start_utc,
-        end_utc=last.start_utc,
+        end_utc=max(filter(None, map(_end_utc, tags)), default=None),
         paths=tuple(paths),
         points=points,
         km=round(sum(itertools.starmap(distance_m, itertools.pairwise(line))) / 1000, 3),
         line=tuple(line),
     )
+
+
+def _end_utc(tag: Tag) -> str | None:
+    """When a video ended; None where that is not known."""
+    if tag.start_utc is None or tag.duration_s is None:
+        return None
+    start = datetime.fromisoformat(tag.start_utc.replace("Z", "+00:00"))
+    end = start + timedelta(seconds=tag.duration_s)
+    return end.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _way(survey: Survey) -> list[tuple[float, float]]:
