@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from geotag.demo import plan_videos, write_gpx
 from train.data.rendered import write_video
 from train.data.world import draw_drive
 
@@ -35,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stranger's folder: footage, and a model of their own."""
     place = tmp_path_factory.mktemp("stranger")
     (place / "dashcam").mkdir()
-    write_video(draw_drive("test", 1), place / "dashcam/a.mp4", duration_s=3.0, render_width=160)
+    write_video(draw_drive("test", 1), place / "dashcam/a.mp4", duration_s=12.0, render_width=160)
+    write_gpx(plan_videos(1)[0], place / "dashcam/a.gpx")
     shutil.copytree(ROOT / "geotag/demo_bundle", place / "mymodel")
     return place
 
@@ -59,7 +61,13 @@ def test_every_command_runs_in_the_order_of_the_page(folder: Path) -> None:
     for command in ran:
         result = execute(command, folder)
         assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout}\n{result.stderr}"
-    for name in ("tags.geojson", "tags.csv", "run.json", "bundles/mine/bundle.json"):
+    for name in (
+        "tags.geojson",
+        "tags.gpkg",
+        "manifest.csv",
+        "run.json",
+        "bundles/mine/bundle.json",
+    ):
         assert (folder / name).is_file(), name
 
 
@@ -73,7 +81,7 @@ def test_the_python_example_prints_a_tag(folder: Path) -> None:
 
 
 def test_every_command_and_every_exit_code_is_documented() -> None:
-    for word in ("scan", "export", "doctor", "demo"):
+    for word in ("scan", "export", "doctor", "demo", "where", "label"):
         assert re.search(rf"geotag {word}|make {word}", README), word
     for code in (0, 2, 3, 4, 5, 6, 130):
         assert re.search(rf"\b{code}\b", README), code
