@@ -140,11 +140,12 @@ class Scan:
     def _gather(self, drive: Drive, jobs: Iterator[Job]) -> None:
         """Collect the evidence of a drive, stopping at a failure if that is wanted."""
         for moment in drive.moments:
-            has_sight = False
+            is_enough = False
             for video in moment.videos:
                 job = next(jobs)
-                evidence = self._read(job, is_wanted=not has_sight)
-                has_sight = has_sight or evidence.viewing.sight is not None
+                evidence = self._read(job, is_wanted=not is_enough)
+                is_enough |= evidence.viewing.sight is not None
+                is_enough |= self._model is None and place_of_fix(evidence.survey)
                 self._gathered[video.name] = evidence
                 self.needs_exiftool += NEEDS_EXIFTOOL in evidence.survey.notes
                 fault = evidence.viewing.fault
