@@ -346,6 +346,8 @@ class _transaction:  # noqa: N801 - used like a function
 
 def _is_damage(exc: Exception) -> bool:
     """Whether the bytes of the file are wrong, and not the disk, the rights or the moment."""
+    if isinstance(exc, sqlite3.ProgrammingError):  # a call that makes no sense, as after closing
+        return False
     return not any(words in str(exc) for words in _CIRCUMSTANCES)
 
 

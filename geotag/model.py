@@ -70,10 +70,11 @@ class Model:
 
         What a parked car records hardly moves: one clip says it all.
         """
-        usual = 1 if video.origin.mode == "parking" else self.bundle.manifest.sampling.clips
-        duration_s = facts.duration_s
-        most = usual if usual == 1 else count_clips(duration_s, None, usual)
-        return plan_windows(duration_s, self.sampling.span_s, self.config.clips or most)
+        wanted, usual = self.config.clips, self.bundle.manifest.sampling.clips
+        if wanted is None and video.origin.mode == "parking":
+            wanted = 1
+        most = count_clips(facts.duration_s, wanted, usual)
+        return plan_windows(facts.duration_s, self.sampling.span_s, most)
 
     def look(self, clip: Clip) -> Look:
         """Run the engine on one clip."""

@@ -28,6 +28,7 @@ from geotag.side_files import SideFiles
 from geotag.station import check_track_files, station_maker, telemetry_settings
 from geotag.types import Discovery, Moment
 from geotag.writers import Outputs
+from geotag.writers.files import remove_leftovers
 from geotag.writers.run import (
     RUN_FILE,
     SECOND_RUN_FILE,
@@ -195,6 +196,10 @@ def _lock(config: ScanConfig, console: Console, stack: ExitStack) -> None:
     lock = stack.enter_context(OutputLock(outs))
     for warning in lock.warnings:
         console.warn(warning)
+    if not lock.warnings:
+        for out in outs:
+            if out != "-":
+                remove_leftovers(Path(out))
 
 
 def _memory(ledger: Ledger | None, model: Model | None, config: ScanConfig) -> Memory | None:

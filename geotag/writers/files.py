@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 import sys
@@ -159,6 +160,20 @@ def write_file(path: Path, content: str | bytes, *, option: str = "--out") -> No
     except BaseException:
         target.abort()
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove hidden files that a killed scan left beside an output; only under its lock.
+
+    What cannot be removed stays: it is in nobody's way.
+    """
+    target = Path(os.path.realpath(path))
+    leftover = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.part")
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(target.parent)):
+            if leftover.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108 - as scandir gave it
 
 
 def _part_of(target: Path) -> Path:

@@ -422,3 +422,16 @@ def test_what_was_put_survives_kill_9_at_any_moment(path: Path) -> None:
             assert ledger.warning is None
             for number in range(done + 1):
                 assert ledger.get(f"c{number}", "survey", "s1") == f"{number}" * 100
+
+
+def test_closing_twice_keeps_what_was_put(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    ledger.put("a", "survey", "s", "text")
+    ledger.close()
+    ledger.close()
+    with pytest.raises(OutputError):
+        ledger.put("b", "survey", "s", "text")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ledger.sqlite"]
+    with Ledger(path) as again:
+        assert again.get("a", "survey", "s") == "text"

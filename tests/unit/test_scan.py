@@ -20,7 +20,7 @@ from geotag.sampling import choose_sampling, count_clips
 from geotag.scan import READY_CLIPS, Scan, scan
 from geotag.telemetry.track import Survey
 from geotag.types import Discovery, Drive, Moment, Origin, Tag
-from tests.fakes import COLOURS, FakeEngine, FakeFootage, FakeVideo, alone, broken
+from tests.fakes import COLOURS, FakeEngine, FakeFootage, FakeVideo, alone, broken, make_bundle
 
 PARIS, BERLIN, SUVA = COLOURS["Paris"], COLOURS["Berlin"], COLOURS["Suva"]
 GREY = (120, 120, 120)
@@ -265,6 +265,13 @@ def test_a_parked_car_is_looked_at_once(bundle: Bundle) -> None:
     footage = FakeFootage({"P.mp4": FakeVideo()})
     (tag,) = run(footage, bundle, discovery=one_moment(footage, mode="parking"))
     assert tag.clips == 1
+
+
+def test_a_model_that_needs_one_clip_still_gets_more_of_a_long_video(tmp_path: Path) -> None:
+    one = make_bundle(tmp_path / "one", clips=1)
+    footage = FakeFootage({"a.mp4": FakeVideo(colours=[PARIS, BERLIN, SUVA], duration_s=901.0)})
+    (tag,) = run(footage, one)
+    assert tag.clips == 4
 
 
 def test_with_gps_the_pictures_may_be_left_alone(bundle: Bundle) -> None:

@@ -9,7 +9,7 @@ import pytest
 from geotag.errors import ConfigError, OutputError
 from geotag.types import Tag
 from geotag.writers import Outputs, files, format_of
-from geotag.writers.files import AtomicFile, write_file
+from geotag.writers.files import AtomicFile, remove_leftovers, write_file
 
 TAG = Tag(id="1", path="a.mp4")
 
@@ -261,3 +261,18 @@ def test_an_interrupt_while_one_file_ends_keeps_the_others(
     with pytest.raises(KeyboardInterrupt):
         write_file(tmp_path / "a.csv", "text")
     assert names_in(tmp_path) == ["b.csv"]
+
+
+def test_what_a_killed_scan_left_beside_an_output_is_removed_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    begun = AtomicFile(tmp_path / "tags.geojson")
+    (hidden,) = tmp_path.iterdir()
+    begun.abort()
+    hidden.write_text("half", encoding="utf-8")  # as a scan leaves it that is killed
+    others = {".other.geojson.0123abcd.part", ".tags.geojson.part", "tags.geojson.0123abcd.part"}
+    for name in (*others, "tags.geojson"):
+        (tmp_path / name).write_text("kept", encoding="utf-8")
+    remove_leftovers(tmp_path / "tags.geojson")
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "tags.geojson"}
+    remove_leftovers(tmp_path / "nowhere" / "tags.geojson")
