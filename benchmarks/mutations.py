@@ -2,12 +2,16 @@
 
     python benchmarks/mutations.py                            # made videos
     python benchmarks/mutations.py --folder ../shared/footage # real ones as well
+    python benchmarks/mutations.py --scan                     # through whole scans
 
 Each of 1,000 files (`--count`) is a video with one to four kinds of damage: flipped bits, a cut,
 stretches of zeros or of another file, boxes doubled, swapped or with a lying size, extreme numbers
 in the index. What becomes of a number of `--seed` is always the same. Each is opened in the
 decoding process, and two clips are read, as a scan would; the outcome is a clip, or a failure with
 a code and a sentence. Exit status 1 if a file took longer than 10 s or anything else was raised.
+
+With `--scan` the same files are scanned, 50 in a folder, with the demo model, readers of positions
+and all: each must have exactly one tag. The time of a file is what its worker spent on it.
 """
 
 from __future__ import annotations
@@ -21,18 +25,26 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import av
 
-from geotag.footage.clips import Sampling, plan_windows
-from geotag.footage.isolation import DecodeProcess
-from geotag.types import FailureCode, FootageError, Policy, Video
+from engines.choose import open_engine
+from geotag.config import ScanConfig
+from geotag.console import Console
+from geotag.footage.clips import Sampling, Window, plan_windows
+from geotag.footage.isolation import DecodeProcess, RemoteReader
+from geotag.runs import run_scan
+from geotag.station import RealStation
+from geotag.telemetry.track import Survey
+from geotag.types import Clip, FailureCode, FootageError, Policy, Video, VideoFacts
 from tests.media import write_video
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,6 +52,7 @@ MOST_S = 10.0
 MOST_BYTES = 8_000_000
 """Larger files are left out: a limit that grows with the size is not what is asked here."""
 SPAN_S, CLIPS = 2.5, 2
+SCANNED_AT_ONCE = 50
 EXTREMES = (0, 1, 2, 0xFF, 0x7FFF, 0xFFFF, 0x00FFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 BOXES = re.compile(
     rb"ftyp|moov|mvhd|trak|tkhd|edts|elst|mdia|mdhd|hdlr|minf|stbl|stsd|avc1|avcC|hvc1|hvcC|av01|"
@@ -57,7 +70,8 @@ class Outcome:
     source: str
     damages: tuple[str, ...]
     code: str
-    """"ok", "damaged" (clips of what there is), a code of a failure, or "bug"."""
+    """"ok", "damaged" (clips of what there is), a code of a failure, or "bug"; of a scan also
+    "partial", and "missing" where there is no tag."""
     message: str
     seconds: float
 
@@ -69,11 +83,13 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="keep files that crash, stall or show a bug")
+    parser.add_argument("--scan", action="store_true", help="through whole scans")
     parser.add_argument("--save", help="also keep the JSON as benchmarks/results/NAME.json")
     arguments = parser.parse_args()
+    process_all = scan_damaged if arguments.scan else read_damaged
     with tempfile.TemporaryDirectory() as folder:
         sources = [*make_videos(Path(folder)), *find_sources(arguments.folder)]
-        outcomes = read_damaged(
+        outcomes = process_all(
             sources, arguments.count, arguments.seed, Path(folder), arguments.keep
         )
     report = {**summarise(outcomes), "sources": len(sources), **machine()}
@@ -84,38 +100,155 @@ def main() -> int:
         text = json.dumps(report, indent=2) + "\n"
         (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
     print(json.dumps(report))
-    return 1 if report["over_10_s"] or report["bugs"] else 0
+    return 1 if report["over_10_s"] or report["bugs"] or report["missing"] else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damaged:
+    """One damaged file, written."""
+
+    number: int
+    source: str
+    damages: tuple[str, ...]
+    path: Path
+
+    def outcome(self, code: str, message: str, seconds: float, keep: Path | None) -> Outcome:
+        """What became of it; the file goes, or is kept where that is interesting."""
+        if keep and (code in ("crashed", "stalled", "bug", "missing") or seconds > MOST_S):
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / self.path.name).write_bytes(self.path.read_bytes())
+        self.path.unlink()
+        return Outcome(
+            number=self.number,
+            source=self.source,
+            damages=self.damages,
+            code=code,
+            message=message,
+            seconds=seconds,
+        )
+
+
+def write_damaged(
+    sources: Sequence[Path], count: int, seed: int, folder: Path
+) -> Iterator[Damaged]:
+    """Write `count` damaged files, each when it is asked for."""
+    contents = [path.read_bytes() for path in sources]
+    for number in range(count):
+        rng = random.Random(f"{seed}:{number}")
+        source = sources[number % len(sources)]
+        damages, content = damage(contents[number % len(sources)], contents, rng)
+        path = folder / f"mutated_{number}{source.suffix}"
+        path.write_bytes(content)
+        yield Damaged(number=number, source=source.name, damages=damages, path=path)
 
 
 def read_damaged(
     sources: Sequence[Path], count: int, seed: int, folder: Path, keep: Path | None = None
 ) -> list[Outcome]:
     """Damage and read `count` files, one after the other."""
-    contents = [path.read_bytes() for path in sources]
-    outcomes = []
     with DecodeProcess() as process:
-        for number in range(count):
-            rng = random.Random(f"{seed}:{number}")
-            source = sources[number % len(sources)]
-            damages, content = damage(contents[number % len(sources)], contents, rng)
-            path = folder / f"mutated_{number}{source.suffix}"
-            path.write_bytes(content)
-            code, message, seconds = read(process, path, ("keyframe", "dense", "exact")[number % 3])
-            outcomes.append(
-                Outcome(
-                    number=number,
-                    source=source.name,
-                    damages=damages,
-                    code=code,
-                    message=message,
-                    seconds=seconds,
-                )
+        return [
+            one.outcome(
+                *read(process, one.path, ("keyframe", "dense", "exact")[one.number % 3]), keep
             )
-            if keep and (code in ("crashed", "stalled", "bug") or seconds > MOST_S):
-                keep.mkdir(parents=True, exist_ok=True)
-                (keep / path.name).write_bytes(content)
-            path.unlink()
+            for one in write_damaged(sources, count, seed, folder)
+        ]
+
+
+def scan_damaged(
+    sources: Sequence[Path], count: int, seed: int, folder: Path, keep: Path | None = None
+) -> list[Outcome]:
+    """Damage and scan `count` files, some at a time."""
+    card = folder / "card"
+    card.mkdir()
+    files = write_damaged(sources, count, seed, card)
+    outcomes = []
+    while batch := [one for one, _ in zip(files, range(SCANNED_AT_ONCE), strict=False)]:
+        watch = Watch()
+        out = folder / "scanned" / f"{batch[0].number}.geojsonl"
+        out.parent.mkdir(exist_ok=True)
+        tags: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        try:
+            run_scan(
+                card,
+                ScanConfig(out=(str(out),), bundle="demo", fresh=True),
+                console=Console("quiet"),
+                open_engine=open_engine,
+                make_station=lambda watch=watch: WatchedStation(watch),
+            )
+        finally:
+            for line in out.read_text(encoding="utf-8").splitlines() if out.exists() else ():
+                tag = json.loads(line)["properties"]
+                tags[tag["path"]].append(tag)
+        for one in batch:
+            code, message = answer(tags[one.path.name])
+            outcomes.append(one.outcome(code, message, watch.seconds[one.path.name], keep))
     return outcomes
+
+
+def answer(tags: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """The code and the message of a file's tags, of which there should be one."""
+    if len(tags) != 1:
+        return "missing" if not tags else "bug", f"{len(tags)} tags"
+    (tag,) = tags
+    if tag["status"] != "failed":
+        return tag["status"], tag["error"] or ""
+    code, _, message = tag["error"].partition(": ")
+    is_answer = code in get_args(FailureCode) and code != "internal" and len(message.split()) > 3
+    return (code if is_answer else "bug"), tag["error"]
+
+
+class Watch:
+    """Seconds that workers spend on each file."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def over(self, name: str) -> Iterator[None]:
+        """Add what the block takes."""
+        started_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[name] += time.perf_counter() - started_s
+
+
+class WatchedStation(RealStation):
+    """What a worker of a scan reads with, watched."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(ScanConfig(), ())
+        self._watch = watch
+
+    def open_video(self, video: Video, *, decode_threads: int) -> WatchedReader:  # type: ignore[override]
+        """Open a video."""
+        with self._watch.over(video.name):
+            reader = super().open_video(video, decode_threads=decode_threads)
+        return WatchedReader(reader, self._watch, video.name)
+
+    def survey(self, video: Video, facts: VideoFacts | None) -> Survey:
+        """Read its positions."""
+        with self._watch.over(video.name):
+            return super().survey(video, facts)
+
+
+class WatchedReader(ExitStack):
+    """An open video, watched."""
+
+    def __init__(self, reader: RemoteReader, watch: Watch, name: str) -> None:
+        super().__init__()
+        self.facts = reader.facts
+        self._reader = self.enter_context(reader)
+        self._watch = watch
+        self._name = name
+
+    def read_clip(self, window: Window, sampling: Sampling) -> Clip:
+        """Decode one clip."""
+        with self._watch.over(self._name):
+            return self._reader.read_clip(window, sampling)
 
 
 def read(process: DecodeProcess, path: Path, policy: Policy) -> tuple[str, str, float]:
@@ -271,6 +404,7 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "outcomes": dict(Counter(one.code for one in outcomes).most_common()),
         "over_10_s": [one.number for one in outcomes if one.seconds > MOST_S],
         "bugs": [[one.number, one.message] for one in outcomes if one.code == "bug"],
+        "missing": [one.number for one in outcomes if one.code == "missing"],
         "crashed": [one.number for one in outcomes if one.code == "crashed"],
         "stalled": [one.number for one in outcomes if one.code == "stalled"],
         "slowest": {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.mutations import MOST_S, damage, make_videos, read_damaged
+from benchmarks.mutations import MOST_S, damage, make_videos, read_damaged, scan_damaged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,14 @@ def test_every_damaged_file_has_an_answer(sources: list[Path], tmp_path: Path) -
         assert outcome.code != "bug", outcome
         assert outcome.seconds < MOST_S, outcome
         assert outcome.code in ("ok", "damaged") or len(outcome.message.split()) > 3, outcome
+
+
+def test_every_damaged_file_has_a_tag(sources: list[Path], tmp_path: Path) -> None:
+    outcomes = scan_damaged(sources, 36, 2, tmp_path)
+    assert len(outcomes) == 36
+    for outcome in outcomes:
+        assert outcome.code not in ("bug", "missing"), outcome
+        assert outcome.seconds < MOST_S, outcome
 
 
 def test_whole_files_are_read_whole(sources: list[Path], tmp_path: Path) -> None:
