@@ -41,6 +41,20 @@ class Viewing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """What is known of a video from earlier scans."""
+
+    survey: Survey | None = None
+    opened: Viewing | None = None
+    looked_at: Viewing | None = None
+
+    @property
+    def viewing(self) -> Viewing | None:
+        """The fuller of the two."""
+        return self.looked_at or self.opened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """One video: the file, its telemetry, its pictures."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from engines.choose import usable_cores
-from geotag.evidence import Viewing
+from geotag.evidence import Recalled, Viewing
 from geotag.footage.clips import Sampling, Window, plan_windows
 from geotag.telemetry.track import Survey
 from geotag.types import Clip, FootageError
@@ -32,6 +33,8 @@ READY_CLIPS = 2
 """Clips of a video that may be decoded and not yet judged: one in the engine, one ahead."""
 MAX_WORKERS = 4
 """More videos at a time would only take memory from decoders that wait for the engine."""
+KNOWN_AHEAD = 16
+"""Videos that the memory is asked for before their turn: enough that workers always have one."""
 POSITIONS_ONLY = Sampling(
     policy="keyframe", span_s=20.0, frames=16, height_px=32, width_px=32, max_keyframe_gap_s=5.0
 )
@@ -96,20 +99,7 @@ class Opened:
     windows: tuple[Window, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Recalled:
-    """First message of every video: what the memory holds of it."""
-
-    survey: Survey | None = None
-    opened: Viewing | None = None
-    looked_at: Viewing | None = None
-
-    @property
-    def viewing(self) -> Viewing | None:
-        return self.looked_at or self.opened
-
-
-_Message = _Recalled | Survey | Opened | Clip | Exception
+_Message = Survey | Opened | Clip | Exception
 
 
 @dataclass(eq=False, slots=True)
@@ -119,11 +109,16 @@ class Job:
     video: Video
     wanted: threading.Semaphore
     memory: Memory | None = None
+    recalled: Recalled = field(default_factory=Recalled)
     messages: SimpleQueue[_Message] = field(default_factory=SimpleQueue)
-    """_Recalled; Survey; Opened or an error; then one Clip or error for each that was asked for."""
+    """Survey; Opened or an error; then one Clip or error for each that was asked for."""
     is_done: bool = False
     _asked: int = 0
-    _recalled: _Recalled = field(default_factory=_Recalled)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether nothing of it can be wanted that the memory lacks; then no worker reads it."""
+        return self.recalled.survey is not None and self.recalled.looked_at is not None
 
     @property
     def is_outward(self) -> bool:
@@ -137,15 +132,16 @@ class Job:
 
     def survey(self) -> Survey:
         """What the telemetry says; waits for it."""
-        self._recalled = self._receive(_Recalled)
+        if self.recalled.survey is not None:
+            return self.recalled.survey
         found = self._receive(Survey)
-        if self._recalled.survey is None and self.memory is not None:
+        if self.memory is not None:
             self.memory.keep_survey(self.video, found)
         return found
 
     def known_viewing(self, *, looked_at: bool) -> Viewing | None:
         """What an earlier scan saw, if that is enough."""
-        known = self._recalled
+        known = self.recalled
         if looked_at or known.opened is not None:
             return known.looked_at if looked_at else known.opened
         if known.looked_at is None:
@@ -208,8 +204,7 @@ class Gathering:
         self._memory = memory
         self._make_station = make_station
         self._decode_threads = config.decode_threads or (cores if workers == 1 else 1)
-        self._numbers = count()
-        self._order: SimpleQueue[Job] = SimpleQueue()
+        self._to_read: SimpleQueue[Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._unfinished: set[Job] = set()
         self._stations: list[Station] = []
@@ -238,6 +233,8 @@ class Gathering:
             for job in self._unfinished:
                 job.finish()
             stations = tuple(self._stations)
+        for _ in self._threads:
+            self._to_read.put(None)
         self.places.release(len(self._threads))
         for station in stations:
             station.close()
@@ -245,14 +242,37 @@ class Gathering:
             thread.join()
 
     def jobs(self) -> Iterator[Job]:
-        """Every video as a job, in order, each as soon as a worker has begun it."""
+        """Every video as a job, in order.
+
+        The memory is asked here, a few videos ahead, and not by the workers: a card that is known
+        whole is then gone through by one thread alone.
+        """
+        rest = iter(self._work)
+        begun: deque[Job] = deque()
         for _ in self._work:
-            job = self._order.get()
+            begun.extend(self._begin(work) for work in islice(rest, KNOWN_AHEAD - len(begun)))
+            job = begun.popleft()
             yield job
             job.finish()
-            with self._lock:
-                self._unfinished.discard(job)
-            self.places.release()
+            if not job.is_known:
+                with self._lock:
+                    self._unfinished.discard(job)
+                self.places.release()
+
+    def _begin(self, work: Work) -> Job:
+        """Make a job, and give it to the workers if anything of it has to be read."""
+        ahead = READY_CLIPS if work.reads_ahead else 0
+        memory = self._memory
+        job = Job(
+            video=work.video,
+            wanted=threading.Semaphore(ahead),
+            memory=memory,
+            recalled=Recalled() if memory is None else memory.recall(work.video),
+            _asked=ahead,
+        )
+        if not job.is_known:
+            self._to_read.put(job)
+        return job
 
     def _run(self) -> None:
         with ExitStack() as stack:
@@ -267,29 +287,18 @@ class Gathering:
                     job.messages.put(exc)
 
     def _next_job(self) -> Job | None:
-        """Take the next video; the lock keeps `_order` in the order of the work."""
+        """Take the next video; None when all is over."""
         self.places.acquire()
+        job = self._to_read.get()
         with self._lock:
-            number = next(self._numbers)
-            if self._is_stopped or number >= len(self._work):
-                self.places.release()  # for the next worker to find this out
+            if job is None or self._is_stopped:
                 return None
-            work = self._work[number]
-            ahead = READY_CLIPS if work.reads_ahead else 0
-            job = Job(
-                video=work.video,
-                wanted=threading.Semaphore(ahead),
-                memory=self._memory,
-                _asked=ahead,
-            )
             self._unfinished.add(job)
-            self._order.put(job)
             return job
 
     def _read(self, job: Job, station: Station) -> None:
-        """Send what the memory holds, then what it lacks, as it is asked for."""
-        recalled = self._recall(job.video)
-        job.messages.put(recalled)
+        """Send what the memory lacks, as it is asked for."""
+        recalled = job.recalled
         known = recalled.viewing
         reader: VideoReader | None = None
         fault: Exception | None = None
@@ -303,7 +312,8 @@ class Gathering:
                     fault = exc
             elif known.fault is not None and facts is None:
                 fault = FootageError(known.fault.stage, known.fault.code, known.fault.message)
-            job.messages.put(recalled.survey or _survey(job.video, facts, station))
+            if recalled.survey is None:
+                job.messages.put(_survey(job.video, facts, station))
             if recalled.looked_at is not None:
                 return
             if fault is not None or facts is None:
@@ -320,15 +330,6 @@ class Gathering:
                     job.messages.put(reader.read_clip(window, self._sampling))
                 except FootageError as exc:
                     job.messages.put(exc)
-
-    def _recall(self, video: Video) -> _Recalled:
-        if self._memory is None:
-            return _Recalled()
-        return _Recalled(
-            survey=self._memory.survey(video),
-            opened=self._memory.viewing(video, looked_at=False),
-            looked_at=self._memory.viewing(video, looked_at=True),
-        )
 
     def _open(self, video: Video, station: Station) -> AbstractContextManager[VideoReader]:
         return station.open_video(video, decode_threads=self._decode_threads)

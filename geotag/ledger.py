@@ -20,7 +20,7 @@ from geotag.errors import OutputError
 from geotag.locks import is_on_network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any, TypeVar
 
@@ -60,6 +60,10 @@ _TABLES = (
     " number INTEGER PRIMARY KEY AUTOINCREMENT, content_id TEXT NOT NULL, kind TEXT NOT NULL,"
     " settings TEXT NOT NULL, text TEXT NOT NULL, crc INTEGER NOT NULL,"
     " UNIQUE (content_id, kind, settings))",
+)
+_GET = (
+    "SELECT kind, settings, text, crc FROM evidence"
+    " WHERE content_id = ? AND kind = ? AND settings = ?"
 )
 
 
@@ -136,23 +140,18 @@ class Ledger:
             if len(self._fresh) >= _BATCH:
                 self._write(lambda: None)
 
-    def get(self, content_id: str, kind: str, settings: str) -> str | None:
-        """The text that was put under a key, or None."""
-        with self._lock:
-            found = self._one(
-                "SELECT text, crc FROM evidence WHERE content_id = ? AND kind = ? AND settings = ?",
-                content_id,
-                kind,
-                settings,
-            )
-        if found is None or found[1] != _crc(found[0]):  # SQLite does not see a flipped bit in it
-            return None
-        return str(found[0])
+    def get(self, content_id: str, *keys: tuple[str, str]) -> list[str | None]:
+        """The texts that were put under (kind, settings), None where there is none.
 
-    def get_many(self, content_ids: Iterable[str], kind: str, settings: str) -> dict[str, str]:
-        """The texts of one kind that there are, by content id."""
-        texts = {each: self.get(each, kind, settings) for each in content_ids}
-        return {each: text for each, text in texts.items() if text is not None}
+        One query for all of them: each lets go of the interpreter, and waits to get it back.
+        """
+        query = " UNION ALL ".join([_GET] * len(keys))
+        values = [value for key in keys for value in (content_id, *key)]
+        with self._lock:
+            rows = self._all(query, values)
+        # SQLite does not see a flipped bit in a text.
+        texts = {(kind, key): text for kind, key, text, crc in rows if crc == _crc(text)}
+        return [texts.get(key) for key in keys]
 
     def put(self, content_id: str, kind: str, settings: str, text: str) -> None:
         """Keep a text; once this returns, it survives the process.
@@ -186,13 +185,16 @@ class Ledger:
         )
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
-        """A row; none where it cannot be read, which costs time and no result."""
+        """A row, or None."""
+        return next(iter(self._all(query, values)), None)
+
+    def _all(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Rows; none where they cannot be read, which costs time and no result."""
         try:
-            row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+            return self._connection.execute(query, values).fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as exc:
             logger.debug("reading %s failed", self.path, exc_info=exc)
-            return None
-        return row
+            return []
 
     def _write(self, change: Callable[[], object]) -> None:
         """Make a change and write the pending paths, all or nothing.  Raises OutputError."""

@@ -9,21 +9,23 @@ from __future__ import annotations
 import contextlib
 import json
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from geotag import __version__
-from geotag.evidence import viewing_from_json, viewing_to_json
+from geotag.evidence import Recalled, viewing_from_json, viewing_to_json
 from geotag.footage.discover import content_id
 from geotag.telemetry.track import survey_from_json, survey_to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from geotag.evidence import Viewing
     from geotag.ledger import Ledger
     from geotag.telemetry.track import Survey
     from geotag.types import Video
+
+T = TypeVar("T")
 
 SETTLED_FAULTS = frozenset(
     (
@@ -68,21 +70,21 @@ class Memory:
         self._proxies = proxies
         self._recalls = recalls
 
-    def survey(self, video: Video) -> Survey | None:
-        """The survey of a file, if it was made under the same conditions."""
-        text = self._get(video, "survey", self._survey_key(video))
-        if text is not None:
-            with contextlib.suppress(*_MISREAD):
-                return survey_from_json(text)
-        return None
-
-    def viewing(self, video: Video, *, looked_at: bool) -> Viewing | None:
-        """The viewing of a file, if it was made under the same conditions."""
-        text = self._get(video, "picture", self._viewing_key(video, looked_at=looked_at))
-        if text is not None:
-            with contextlib.suppress(*_MISREAD):
-                return viewing_from_json(text)
-        return None
+    def recall(self, video: Video) -> Recalled:
+        """What was found of a file under the same conditions."""
+        if not self._recalls:
+            return Recalled()
+        survey, opened, looked_at = self._ledger.get(
+            video.content_id,
+            ("survey", self._survey_key(video)),
+            ("picture", self._viewing_key(video, looked_at=False)),
+            ("picture", self._viewing_key(video, looked_at=True)),
+        )
+        return Recalled(
+            survey=_parsed(survey, survey_from_json),
+            opened=_parsed(opened, viewing_from_json),
+            looked_at=_parsed(looked_at, viewing_from_json),
+        )
 
     def keep_survey(self, video: Video, survey: Survey) -> None:
         """Keep a survey, if the file is still what it was.  Raises OutputError."""
@@ -106,9 +108,6 @@ class Memory:
         key = self._viewing_key(video, looked_at=viewing.is_looked_at)
         self._ledger.put(video.content_id, "picture", key, viewing_to_json(viewing))
 
-    def _get(self, video: Video, kind: str, key: str) -> str | None:
-        return self._ledger.get(video.content_id, kind, key) if self._recalls else None
-
     def _survey_key(self, video: Video) -> str:
         # How a file is read for positions depends on its name, and on the files beside it.
         beside = [_fingerprint(path) for path in video.sidecars]
@@ -120,6 +119,14 @@ class Memory:
         proxy = _fingerprint(video.proxy) if self._proxies and video.proxy else None
         conditions = self._pictures if looked_at else (__version__, self._proxies)
         return _digest(conditions, looked_at, proxy, video.origin.mode == "parking")
+
+
+def _parsed(text: str | None, parse: Callable[[str], T]) -> T | None:
+    """A text as what it was; None where there is none, or it makes no sense."""
+    if text is not None:
+        with contextlib.suppress(*_MISREAD):
+            return parse(text)
+    return None
 
 
 def _is_unchanged(video: Video) -> bool:

@@ -48,6 +48,8 @@ class Areas:
     """All areas, the more particular first."""
 
     areas: tuple[Area, ...]
+    boxes: Floats
+    """[outlines, 4] of all areas in turn: lowest and highest latitude, then longitude."""
 
     def find(
         self,
@@ -65,6 +67,10 @@ class Areas:
             codes: country code and state's GeoNames id of each.
         """
         found: list[str | None] = [None] * len(zones)
+        low_lat, high_lat, low_lon, high_lon = self.boxes.T[:, :, None]
+        near = (lats_deg >= low_lat) & (lats_deg <= high_lat)
+        near &= (lons_deg >= low_lon) & (lons_deg <= high_lon)
+        at = len(self.boxes)
         for area in reversed(self.areas):
             text = str(area)
             if area.countries or area.states or area.zones:
@@ -72,9 +78,13 @@ class Areas:
                 for k, (zone, (country, state)) in enumerate(zip(zones, codes, strict=True)):
                     if country in countries or state in states or zone in area.zones:
                         found[k] = text
-            for outline in area.outlines:
-                for k in np.flatnonzero(_inside(lats_deg, lons_deg, outline)).tolist():
-                    found[k] = text
+            at -= len(area.outlines)
+            for number, outline in enumerate(area.outlines, start=at):
+                asked = np.flatnonzero(near[number])
+                if len(asked):
+                    inside = _inside(lats_deg[asked], lons_deg[asked], outline)
+                    for k in asked[inside].tolist():
+                        found[k] = text
         return found
 
 
@@ -85,42 +95,37 @@ def read_areas(path: Path = _FILE) -> Areas:
         ValueError, KeyError, TypeError: the file is not what it should be.
     """
     entries = json.loads(path.read_text(encoding="utf-8"))
-    return Areas(
-        areas=tuple(
-            Area(
-                area=entry["area"],
-                claims=entry["claims"],
-                countries=tuple(entry.get("countries", ())),
-                states=tuple(entry.get("states", ())),
-                zones=tuple(entry.get("zones", ())),
-                outlines=tuple(
-                    tuple((float(lat), float(lon)) for lat, lon in outline)
-                    for outline in entry.get("outlines", ())
-                ),
-            )
-            for entry in entries
+    areas = tuple(
+        Area(
+            area=entry["area"],
+            claims=entry["claims"],
+            countries=tuple(entry.get("countries", ())),
+            states=tuple(entry.get("states", ())),
+            zones=tuple(entry.get("zones", ())),
+            outlines=tuple(
+                tuple((float(lat), float(lon)) for lat, lon in outline)
+                for outline in entry.get("outlines", ())
+            ),
         )
+        for entry in entries
     )
+    boxes = [
+        [bound for axis in zip(*outline, strict=True) for bound in (min(axis), max(axis))]
+        for area in areas
+        for outline in area.outlines
+    ]
+    return Areas(areas=areas, boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4))
 
 
 def _inside(
     lats_deg: Floats, lons_deg: Floats, outline: tuple[tuple[float, float], ...]
 ) -> NDArray[np.bool_]:
     """[Q] whether a point is inside a ring.  Source: even-odd rule, Shimrat, CACM 5(8), 1962."""
-    ring = np.array(outline)
     inside = np.zeros(len(lats_deg), dtype=bool)
-    near = np.flatnonzero(
-        (lats_deg >= ring[:, 0].min())
-        & (lats_deg <= ring[:, 0].max())
-        & (lons_deg >= ring[:, 1].min())
-        & (lons_deg <= ring[:, 1].max())
-    )
-    lats, lons = lats_deg[near], lons_deg[near]
-    hits = np.zeros(len(near), dtype=bool)
-    for (lat_a, lon_a), (lat_b, lon_b) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        crosses = (lat_a > lats) != (lat_b > lats)
+    for (lat_a, lon_a), (lat_b, lon_b) in zip(outline, (*outline[1:], outline[0]), strict=True):
         if lat_a == lat_b:
             continue
-        hits ^= crosses & (lons < lon_a + (lats - lat_a) / (lat_b - lat_a) * (lon_b - lon_a))
-    inside[near] = hits
+        crosses = (lat_a > lats_deg) != (lat_b > lats_deg)
+        share = (lats_deg - lat_a) / (lat_b - lat_a)
+        inside ^= crosses & (lons_deg < lon_a + share * (lon_b - lon_a))
     return inside

@@ -91,6 +91,8 @@ def nearest_places(
     points = unit_vectors(lats_deg, lons_deg)
     left = np.arange(len(lats_deg))
     for window_deg in _WINDOWS_DEG:
+        if not len(left):
+            break
         slices = _window(grid.starts, lats_deg[left], lons_deg[left], window_deg)
         for asked, places in _candidates(slices):
             queries = left[asked]
@@ -129,6 +131,10 @@ def _window(starts: NDArray[np.int32], lats_deg: Floats, lons_deg: Floats, deg: 
     west, east = np.where(whole, 0, west), np.where(whole, COLUMNS - 1, east)
     queries, rows = ragged(low, high - low + 1)
     west, east = west[queries], east[queries]
+    if not whole.any() and west.min() >= 0 and east.max() < COLUMNS:
+        begin, end = starts[rows * COLUMNS + west], starts[rows * COLUMNS + east + 1]
+        filled = end > begin
+        return queries[filled], begin[filled].astype(np.int64), end[filled].astype(np.int64)
     # A window over the date line falls apart into the part on either side of it.
     parts = [
         (queries, rows, np.maximum(west, 0), np.minimum(east, COLUMNS - 1)),

@@ -17,10 +17,21 @@ from geotag.errors import OutputError
 from geotag.ledger import LEDGER_FILE, Ledger, ledger_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 LONG_AGO_S = 1_500_000_000
+
+
+def text_of(
+    ledger: Ledger, content_id: str, kind: str = "survey", settings: str = "s1"
+) -> str | None:
+    return ledger.get(content_id, (kind, settings))[0]
+
+
+def texts_of(ledger: Ledger, content_ids: Iterable[str]) -> dict[str, str]:
+    texts = {each: text_of(ledger, each) for each in content_ids}
+    return {each: text for each, text in texts.items() if text is not None}
 
 
 @pytest.fixture
@@ -82,7 +93,7 @@ def test_a_text_is_there_for_the_next_scan(path: Path) -> None:
         ledger.put("abc", "survey", "s1", '{"city": "Ålesund"}')
         assert ledger.warning is None
     with Ledger(path) as ledger:
-        assert ledger.get("abc", "survey", "s1") == '{"city": "Ålesund"}'
+        assert text_of(ledger, "abc") == '{"city": "Ålesund"}'
         assert ledger.warning is None
 
 
@@ -92,22 +103,23 @@ def test_a_text_is_there_for_the_next_scan(path: Path) -> None:
 def test_another_key_has_another_text(path: Path, key: tuple[str, str, str]) -> None:
     with Ledger(path) as ledger:
         ledger.put("abc", "survey", "s1", "one")
-        assert ledger.get(*key) is None
+        assert text_of(ledger, *key) is None
 
 
 def test_the_newest_text_of_a_key_counts(path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.put("abc", "survey", "s1", "one")
         ledger.put("abc", "survey", "s1", "two")
-        assert ledger.get("abc", "survey", "s1") == "two"
+        assert text_of(ledger, "abc") == "two"
 
 
-def test_many_texts_are_found_at_once(path: Path) -> None:
+def test_texts_of_several_kinds_are_found_at_once(path: Path) -> None:
     with Ledger(path) as ledger:
-        for number in range(5):
-            ledger.put(f"c{number}", "survey", "s1", str(number))
-        found = ledger.get_many(("c1", "c4", "c9"), "survey", "s1")
-    assert found == {"c1": "1", "c4": "4"}
+        for kind in ("survey", "picture"):
+            ledger.put("c1", kind, "s1", f"a {kind}")
+        ledger.put("c2", "other", "s1", "of another")
+        found = ledger.get("c1", ("picture", "s1"), ("other", "s1"), ("survey", "s1"))
+    assert found == ["a picture", None, "a survey"]
 
 
 def test_nothing_is_left_beside_the_file(path: Path) -> None:
@@ -198,7 +210,7 @@ def test_a_file_that_is_no_ledger_is_set_aside(path: Path, content: bytes) -> No
         assert ledger.warning is not None
         assert ".bad" in ledger.warning
         ledger.put("abc", "survey", "s1", "one")
-        assert ledger.get("abc", "survey", "s1") == "one"
+        assert text_of(ledger, "abc") == "one"
     assert path.with_name(f"{LEDGER_FILE}.bad").read_bytes() == content
 
 
@@ -231,9 +243,9 @@ def test_damage_anywhere_in_the_file_never_stops_a_scan(path: Path, seed: int) -
     path.write_bytes(content[: rng.randrange(len(content) // 2, len(content) + 1)])
     with Ledger(path) as ledger:
         for number in range(300):
-            assert ledger.get(f"c{number}", "survey", "s1") in (None, str(number) * 50)
+            assert text_of(ledger, f"c{number}") in (None, str(number) * 50)
             ledger.put(f"c{number}", "survey", "s1", str(number))
-        assert ledger.get("c7", "survey", "s1") == "7"
+        assert text_of(ledger, "c7") == "7"
 
 
 def test_a_flipped_bit_in_a_text_is_not_believed(path: Path) -> None:
@@ -241,7 +253,7 @@ def test_a_flipped_bit_in_a_text_is_not_believed(path: Path) -> None:
         ledger.put("abc", "survey", "s1", '{"lat_deg": 48.137}')
     path.write_bytes(path.read_bytes().replace(b"48.137", b"49.137"))
     with Ledger(path) as ledger:
-        assert ledger.get("abc", "survey", "s1") is None
+        assert text_of(ledger, "abc") is None
 
 
 def test_a_ledger_damaged_while_in_use_is_begun_anew(
@@ -255,7 +267,7 @@ def test_a_ledger_damaged_while_in_use_is_begun_anew(
         breaking.execute("PRAGMA schema_version = 999")
         breaking.close()
         ledger.put("abd", "survey", "s1", "two")
-        assert ledger.get("abd", "survey", "s1") == "two"
+        assert text_of(ledger, "abd") == "two"
     assert "set aside" in caplog.text
 
 
@@ -288,7 +300,7 @@ def test_a_full_disk_is_told_and_keeps_what_was_put(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
     with Ledger(path) as ledger:
         assert ledger.warning is None
-        assert list(ledger.get_many(put, "survey", "s1")) == put
+        assert list(texts_of(ledger, put)) == put
 
 
 def test_a_disk_too_full_to_begin_a_ledger_is_told(small_disk: Path) -> None:
@@ -314,9 +326,9 @@ def test_a_disk_that_fails_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(ledger, "_connection", Broken())
         with pytest.raises(OutputError, match=r"disk I/O error\. What was finished is kept"):
             ledger.put("abd", "survey", "s1", "two")
-        assert ledger.get("abc", "survey", "s1") is None
+        assert text_of(ledger, "abc") is None
     with Ledger(path) as ledger:
-        assert ledger.get("abc", "survey", "s1") == "one"
+        assert text_of(ledger, "abc") == "one"
 
 
 def test_a_file_system_without_locks_is_used_with_a_warning(
@@ -338,7 +350,7 @@ def test_a_file_system_without_locks_is_used_with_a_warning(
         assert "cannot lock" in ledger.warning
         ledger.put("abc", "survey", "s1", "one")
     with Ledger(path) as ledger:
-        assert ledger.get("abc", "survey", "s1") == "one"
+        assert text_of(ledger, "abc") == "one"
 
 
 def test_another_that_never_lets_go_is_not_waited_for_forever(
@@ -363,8 +375,8 @@ def test_two_scans_use_one_ledger_at_a_time(
     with Ledger(path) as one, Ledger(path) as two:
         one.put("abc", "survey", "s1", "one")
         two.put("abd", "survey", "s1", "two")
-        assert two.get("abc", "survey", "s1") == "one"
-        assert one.get("abd", "survey", "s1") == "two"
+        assert text_of(two, "abc") == "one"
+        assert text_of(one, "abd") == "two"
 
 
 def test_threads_share_a_ledger(path: Path) -> None:
@@ -380,7 +392,7 @@ def test_threads_share_a_ledger(path: Path) -> None:
         for thread in threads:
             thread.join()
         keys = [f"{worker}-{number}" for worker in range(4) for number in range(50)]
-        assert len(ledger.get_many(keys, "survey", "s1")) == 200
+        assert len(texts_of(ledger, keys)) == 200
 
 
 def test_the_oldest_texts_are_forgotten_beyond_a_bound(
@@ -391,7 +403,7 @@ def test_the_oldest_texts_are_forgotten_beyond_a_bound(
         for number in range(30):
             ledger.put(f"c{number}", "survey", "s1", "x")
     with Ledger(path) as ledger:
-        kept = ledger.get_many([f"c{number}" for number in range(30)], "survey", "s1")
+        kept = texts_of(ledger, [f"c{number}" for number in range(30)])
     assert list(kept) == [f"c{number}" for number in range(20, 30)]
 
 
@@ -421,7 +433,7 @@ def test_what_was_put_survives_kill_9_at_any_moment(path: Path) -> None:
         with Ledger(path) as ledger:
             assert ledger.warning is None
             for number in range(done + 1):
-                assert ledger.get(f"c{number}", "survey", "s1") == f"{number}" * 100
+                assert text_of(ledger, f"c{number}") == f"{number}" * 100
 
 
 def test_closing_twice_keeps_what_was_put(tmp_path: Path) -> None:
@@ -434,4 +446,4 @@ def test_closing_twice_keeps_what_was_put(tmp_path: Path) -> None:
         ledger.put("b", "survey", "s", "text")
     assert [entry.name for entry in tmp_path.iterdir()] == ["ledger.sqlite"]
     with Ledger(path) as again:
-        assert again.get("a", "survey", "s") == "text"
+        assert text_of(again, "a", "survey", "s") == "text"
