@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from engines.bundle import Bundle
     from geotag.config import ScanConfig
     from geotag.console import Console
+    from geotag.footage.discover import Remember
     from geotag.gathering import MakeStation
     from geotag.types import Drive, Tag
 
@@ -64,8 +67,15 @@ class _Plan:
     started_utc: str
 
 
-def find_footage(folder: Path, *, ledger: Ledger | None = None) -> Discovery:
+def find_footage(
+    folder: Path, *, ledger: Ledger | None = None, remember: Remember | None = None
+) -> Discovery:
     """The videos of a folder, or the one video that the path is.
+
+    Args:
+        folder: where to look.
+        ledger: knows files that have not changed, and is told of those that were read.
+        remember: is told of the files that were read, where there is no ledger yet.
 
     Raises:
         ConfigError: there is nothing at the path.
@@ -74,7 +84,7 @@ def find_footage(folder: Path, *, ledger: Ledger | None = None) -> Discovery:
     discovery = discover(
         folder,
         recall=ledger.recall if ledger else None,
-        remember=ledger.remember if ledger else None,
+        remember=ledger.remember if ledger else remember,
     )
     if discovery.videos:
         return discovery
@@ -118,7 +128,12 @@ def run_scan(
     with Interrupts() as interrupts, ExitStack() as stack:
         started_utc = _now_utc()
         ledger = _existing_ledger(config, console, stack)
-        discovery = find_footage(folder, ledger=ledger)
+        read: list[tuple[Path, os.stat_result, str, int]] = []
+        discovery = find_footage(
+            folder,
+            ledger=ledger,
+            remember=lambda *seen: read.append((*seen, time.time_ns())),
+        )
         if only is not None:
             discovery = _narrow(discovery, only)
         tracks = check_track_files(config.gpx)
@@ -128,7 +143,8 @@ def run_scan(
         side = SideFiles(config, folder, discovery, console)
         stack.callback(side.close, keep=False)
         model, engine_text = _open_model(config, open_engine, console, stack)
-        ledger = ledger or _new_ledger(config, console, stack)
+        if ledger is None:
+            ledger = _new_ledger(config, read, console, stack)
         plan = _Plan(
             config=config,
             discovery=discovery,
@@ -179,9 +195,20 @@ def _existing_ledger(config: ScanConfig, console: Console, stack: ExitStack) -> 
     return _open_ledger(path, console, stack)
 
 
-def _new_ledger(config: ScanConfig, console: Console, stack: ExitStack) -> Ledger | None:
+def _new_ledger(
+    config: ScanConfig,
+    read: Sequence[tuple[Path, os.stat_result, str, int]],
+    console: Console,
+    stack: ExitStack,
+) -> Ledger | None:
+    """A ledger begun once there is something to scan, and told of the files read before it was."""
     path = ledger_path(config.out, Path(config.state) if config.state else None)
-    return None if path is None else _open_ledger(path, console, stack)
+    if path is None:
+        return None
+    ledger = _open_ledger(path, console, stack)
+    for file, status, content, seen_ns in read:
+        ledger.remember(file, status, content, seen_ns=seen_ns)
+    return ledger
 
 
 def _open_ledger(path: Path, console: Console, stack: ExitStack) -> Ledger:

@@ -245,6 +245,24 @@ def test_a_second_scan_opens_nothing(
     assert b"internal" in Path("tags.geojson").read_bytes()
 
 
+def test_a_second_scan_knows_each_file_by_its_size_and_times(
+    good_card: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geotag.footage import discover
+
+    # These files were made just now; a real card's have long settled.
+    monkeypatch.setattr("geotag.ledger._UNSETTLED_NS", 0)
+    assert scan(good_card, "-b", bundle.path) == 0
+    first = Path("tags.geojson").read_bytes()
+
+    def refuse(path: Path) -> str:
+        raise AssertionError(f"{path} was read again")
+
+    monkeypatch.setattr(discover, "content_id", refuse)
+    assert scan(good_card, "-b", bundle.path) == 0
+    assert Path("tags.geojson").read_bytes() == first
+
+
 def test_two_scans_into_one_output_are_refused(
     good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
