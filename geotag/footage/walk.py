@@ -15,6 +15,8 @@ SYSTEM_FOLDERS = frozenset(
     ("system volume information", "$recycle.bin", "recycler", "lost+found", "@eadir", "#recycle")
 )
 """Folders of Windows, Linux and NAS systems, in lower case; names with a leading dot go anyway."""
+KERNEL_FOLDERS = ("/proc", "/sys", "/dev")
+"""What is in them is no storage: it has no end, and reading some of it changes the machine."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,17 +64,22 @@ def walk(root: Path) -> Iterator[Entry]:
     """Every file under root once, and every folder that cannot be listed.
 
     Real folders come before linked ones, so that a file keeps its real path, and a folder that
-    was walked is not walked again: no loop of links is endless.
+    was walked is not walked again: no loop of links is endless. File systems of the kernel are
+    left out, unless root is in one.
     """
     walked: set[tuple[int, int]] = set()
     # A link upwards would lead out of what was asked for and back into it.
     above = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
+    kernel = {_identity(Path(name))[0] for name in KERNEL_FOLDERS}
+    kernel -= {-1, _identity(root)[0], _identity(Path("/"))[0]}
     real = [Folder(root, (), None)]
     linked: list[Folder] = []
     while real or linked:
         folder = real.pop() if real else linked.pop(0)
         identity = _identity(folder.path)
         if identity in walked or (folder.parent is not None and identity in above):
+            continue
+        if identity[0] in kernel:
             continue
         walked.add(identity)
         entries = list_folder(folder)

@@ -9,6 +9,7 @@ from geotag.errors import ConfigError
 from geotag.footage import discover, files
 from geotag.footage.discover import find_videos
 from geotag.footage.probe import check_file
+from geotag.footage.walk import walk
 from geotag.types import FootageError
 
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(64)
@@ -474,3 +475,11 @@ def test_names_that_differ_in_case_alone_stay_apart(tmp_path: Path) -> None:
     assert sorted(names(tmp_path)) == sorted(
         ["A/clip.mp4", "a/clip.mp4", "Movie.mp4", "movie.MP4", "b.MP4/clip.mp4", "B.mp4"]
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no such file system here")
+def test_file_systems_of_the_kernel_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    (tmp_path / "link").symlink_to("/proc/self/fdinfo")
+    assert [video.name for video in find_videos(tmp_path)] == ["a.mp4"]
+    assert list(walk(Path("/proc/self/fdinfo")))
