@@ -50,6 +50,13 @@ CITY_RATIO = 20
 """A place inside a city this many times as populous belongs to it.
 Source: the complaint that reverse geocoders name the suburb, immich discussion 15661; the ratio
 keeps towns with a life of their own (Salford, Boulogne-Billancourt) apart."""
+INNER_RATIO = 8
+"""As CITY_RATIO, where the point is near the city's centre (INNER_SHARE), or deeper inside the city
+than inside the place.
+Source: some 70 places of GeoNames move into a city by this, nearly all of them its quarters (Konak
+of İzmir, the 13th arrondissement of Paris), but for Frederiksberg, Ñuñoa, Ágios Dométios, Magas."""
+INNER_SHARE = 1 / 3
+"""Of a city's radius: a town with a life of its own does not lie there."""
 KM_PER_ROOT_PERSON = 0.0084
 """A city of n people reaches 0.0084 sqrt(n) km from its centre: a disc of 4,500 people to the
 square kilometre, which is London as it is (8.96 million people, 25 km)."""
@@ -218,8 +225,9 @@ class Gazetteer:
 
         A quarter of a city or a part of its municipality belongs to the nearest larger city,
         measured in its radii, and so does a point outside its nearest place's disc and inside
-        another's; a place inside a city CITY_RATIO times as populous belongs to that. Cities of
-        other states are left alone.
+        another's; a place inside a city CITY_RATIO times as populous belongs to that, and near its
+        centre INNER_RATIO times is enough. Cities of other states are left alone, but for those
+        that are in no state, such as Hong Kong among its districts.
         """
         cities, city_kms = places.copy(), kms.copy()
         starts, rows = self.cover
@@ -230,8 +238,13 @@ class Gazetteer:
             (starts[cells[queries] + 1] - starts[cells[queries]]).astype(np.int64),
         )
         queries, around = queries[lines], self.cities[rows[at]]
-        keep = self.table.place_states[around] == self.table.place_states[places[queries]]
-        queries, around = queries[keep], around[keep]
+        states = self.table.place_states
+        same = states[around] == states[places[queries]]
+        stateless = np.array([state.name is None for state in self.table.states])[states[around]]
+        keep = same | (
+            stateless & (self.place_countries[around] == self.place_countries[places[queries]])
+        )
+        queries, around, same = queries[keep], around[keep], same[keep]
         points = unit_vectors(lats, lons)
         away = chords_to_km(((points[queries] - self.grid.units[around]) ** 2).sum(axis=1))
         people = self.table.populations
@@ -239,9 +252,14 @@ class Gazetteer:
         kinds = self.table.kinds[places]
         loose = (kinds > 0) | (kms > self._radii(places))
         reach = np.where(kinds == SECTION, SECTION_REACH, 1.0)[queries]
-        fits = loose[queries] & (people[around] > people[places[queries]]) & (shares <= reach)
+        fits = (
+            same & loose[queries] & (people[around] > people[places[queries]]) & (shares <= reach)
+        )
         _choose(fits, queries, shares, around, away, cities, city_kms)
-        fits = (shares <= 1) & (people[around] >= CITY_RATIO * people[cities[queries]])
+        own_shares = (city_kms / self._radii(cities))[queries]
+        near = (shares <= INNER_SHARE) | (shares < own_shares)
+        ratio = np.where(near, INNER_RATIO, CITY_RATIO)
+        fits = (shares <= 1) & (people[around] >= ratio * people[cities[queries]])
         _choose(fits, queries, -people[around], around, away, cities, city_kms)
         return cities, city_kms
 

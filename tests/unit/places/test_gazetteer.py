@@ -90,6 +90,11 @@ def test_names_are_those_that_an_english_reader_expects(
         ("St Kilda", -37.867, 144.980, "Melbourne"),
         ("Copacabana", -22.970, -43.186, "Rio de Janeiro"),
         ("Murano", 45.456, 12.353, "Venice"),
+        ("Yuzivskyi", 48.0, 37.8, "Donetsk"),
+        ("Hollerich", 49.6, 6.12, "Luxembourg"),
+        ("Wan Chai", 22.28, 114.17, "Hong Kong"),
+        ("Tsim Sha Tsui", 22.297, 114.172, "Hong Kong"),
+        ("Paris 13e", 48.832, 2.356, "Paris"),
     ],
 )
 def test_a_quarter_belongs_to_its_city(
@@ -104,6 +109,8 @@ def test_a_quarter_belongs_to_its_city(
     ("lat_deg", "lon_deg", "city"),
     [
         (53.490, -2.290, "Salford"),
+        (48.835, 2.240, "Boulogne-Billancourt"),
+        (22.382, 114.188, "Sha Tin"),
         (35.530, 139.700, "Kawasaki"),
         (35.444, 139.638, "Yokohama"),
         (48.800, 2.130, "Versailles"),
