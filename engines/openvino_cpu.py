@@ -96,7 +96,8 @@ def _compile(path: Path, manifest: Manifest, threads: int) -> Any:  # noqa: ANN4
         import openvino
     except ImportError as exc:
         raise EngineUnavailableError(
-            f"starting OpenVINO: {exc}. Install it with `pip install 'geotag-video[cpu]'`."
+            f"starting OpenVINO: {exc}. Install it with `pip install '.[cpu]'` in geotag's "
+            "source folder."
         ) from exc
     try:
         core = openvino.Core()

@@ -145,12 +145,10 @@ def _telemetry() -> tuple[str, ...]:
     except GeotagError as exc:
         exiftool = f"ExifTool: {exc}"
     extras = versions(("mapillary_tools", "fitdecode"))
+    missing = "not installed (pip install '.[telemetry]' in geotag's source folder)"
     return (
         exiftool,
-        *(
-            f"{name}: {number or 'not installed (pip install geotag-video[telemetry])'}"
-            for name, number in extras.items()
-        ),
+        *(f"{name}: {number or missing}" for name, number in extras.items()),
     )
 
 
@@ -187,7 +185,7 @@ def _try_openvino(open_engine: OpenEngine, bundle: Bundle | None) -> EngineRepor
         return EngineReport(
             name="openvino",
             is_usable=False,
-            detail="not installed: pip install 'geotag-video[cpu]'",
+            detail="not installed: pip install '.[cpu]' in geotag's source folder",
         )
     if bundle is None:
         return EngineReport(

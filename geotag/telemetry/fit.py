@@ -50,7 +50,9 @@ def _messages(path: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         import fitdecode
     except ImportError as exc:
-        raise ValueError("FIT files need: pip install 'geotag-video[telemetry]'") from exc
+        raise ValueError(
+            "FIT files need: pip install '.[telemetry]' in geotag's source folder"
+        ) from exc
     found: list[tuple[str, dict[str, Any]]] = []
     try:
         # A power cut leaves a file without its checksum; what is before is sound.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 CRS = "EPSG:4326"
-EXTRA = "pip install 'geotag-video[geo]'"
+EXTRA = "pip install '.[geo]' in geotag's source folder"
 
 _TRACK_TYPES: dict[str, type] = {"points": int, "km": float}
 """Of the properties of a track that are not text."""

@@ -60,7 +60,9 @@ def test_without_a_bundle_nothing_is_tried(tmp_path: Path) -> None:
 def test_a_missing_package_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "versions", lambda *_: {"openvino": None, "av": "1"})
     report = examine(open_fake_engine, folder=folder)
-    assert report.engines[0].detail == "not installed: pip install 'geotag-video[cpu]'"
+    assert (
+        report.engines[0].detail == "not installed: pip install '.[cpu]' in geotag's source folder"
+    )
     assert "openvino  not installed" in describe(report)
 
 

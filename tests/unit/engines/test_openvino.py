@@ -129,7 +129,7 @@ def test_without_openvino_the_extra_is_named(
     colours: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(EngineUnavailableError, match=r"pip install 'geotag-video\[cpu\]'"):
+    with pytest.raises(EngineUnavailableError, match=r"pip install '\.\[cpu\]'"):
         OpenvinoEngine(colours, threads=1)
 
 

@@ -44,7 +44,7 @@ def test_a_missing_extra_is_told_before_anything_is_opened(
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ConfigError) as caught:
         Outputs([str(tmp_path / "a.csv"), str(tmp_path / name)])
-    assert "pip install 'geotag-video[geo]'" in str(caught.value)
+    assert "pip install '.[geo]' in geotag's source folder" in str(caught.value)
     assert name in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
