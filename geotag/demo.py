@@ -24,7 +24,7 @@ from geotag.bundles import DEMO, find_bundle
 from geotag.config import ScanConfig
 from geotag.errors import EXIT_OK, EXIT_SOME_FAILED, OutputError
 from geotag.runs import run_scan
-from geotag.writers.files import write_file
+from geotag.writers.files import advice, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -209,8 +209,7 @@ def _render_all(
             list(pool.map(_render, *zip(*longest_first, strict=True)))
     except OSError as exc:
         raise OutputError(
-            f"writing the demo footage to {footage}: {exc.strerror or exc}. "
-            "Free some space or choose another --out."
+            f"writing the demo footage to {footage}: {exc.strerror or exc}. {advice(exc, '--out')}"
         ) from exc
     except BrokenProcessPool as exc:
         raise OutputError(
@@ -243,8 +242,7 @@ def _write_tracks(plan: Sequence[DemoVideo], footage: Path) -> None:
                 write_gpx(video, (footage / video.name).with_suffix(".gpx"))
     except OSError as exc:
         raise OutputError(
-            f"writing the demo tracks to {footage}: {exc.strerror or exc}. "
-            "Free some space or choose another --out."
+            f"writing the demo tracks to {footage}: {exc.strerror or exc}. {advice(exc, '--out')}"
         ) from exc
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -109,8 +110,7 @@ class AtomicFile:
                 self.abort()
             kept = "The file that was there is untouched. " if self._is_there() else ""
             raise OutputError(
-                f"writing {self._name}: {exc.strerror or exc}. {kept}"
-                f"Free some space or choose another {self._option}."
+                f"writing {self._name}: {exc.strerror or exc}. {kept}{advice(exc, self._option)}"
             ) from exc
 
 
@@ -160,6 +160,20 @@ def write_file(path: Path, content: str | bytes, *, option: str = "--out") -> No
     except BaseException:
         target.abort()
         raise
+
+
+def advice(exc: OSError, option: str) -> str:
+    """What to do about a file that cannot be written.
+
+    Args:
+        exc: what the operating system said.
+        option: what the name of the file was given with.
+    """
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"Free some space or choose another {option}."
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"Choose another {option}, in a folder that you may write into."
+    return f"Choose another {option}."
 
 
 def remove_leftovers(path: Path) -> None:

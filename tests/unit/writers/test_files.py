@@ -94,13 +94,26 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         AtomicFile(tmp_path / "a.csv")
 
 
-def test_a_read_only_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.EROFS, "Choose another --out, in a folder that you may write into."),
+        (errno.EACCES, "Choose another --out, in a folder that you may write into."),
+        (errno.ENOSPC, "Free some space or choose another --out."),
+        (errno.EIO, "Choose another --out."),
+    ],
+)
+def test_the_advice_fits_what_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, way_out: str
+) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        raise OSError(number, os.strerror(number))
 
+    path = tmp_path / "a.csv"
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(OutputError, match="Read-only file system"):
-        AtomicFile(tmp_path / "a.csv")
+    with pytest.raises(OutputError) as caught:
+        AtomicFile(path)
+    assert str(caught.value) == f"writing {path}: {os.strerror(number)}. {way_out}"
 
 
 def test_a_write_protected_file_is_left_alone(
