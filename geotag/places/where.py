@@ -22,8 +22,8 @@ _ANGLE = re.compile(
 _LONGEST = 200
 _ALLOWED = (
     'write latitude, then longitude: "48.137,11.575", "48.137 11.575", "48.137N 11.575E" or '
-    '"48°08\'14\\"N 11°34\'31\\"E". A place that begins with a minus goes behind two hyphens: '
-    'geotag where -- "-33.87,151.21"'
+    '"48°08\'14\\"N 11°34\'31\\"E"; south and west '
+    "are negative: -33.87,151.21"
 )
 
 

@@ -61,7 +61,7 @@ def test_what_is_no_point_is_refused_with_a_way_out(text: str, said: str) -> Non
 
 
 def test_a_place_that_begins_with_a_minus_is_explained() -> None:
-    with pytest.raises(ValueError, match="behind two hyphens: geotag where -- "):
+    with pytest.raises(ValueError, match=r"south and west are negative: -33\.87,151\.21"):
         parse_lat_lon("somewhere")
 
 
