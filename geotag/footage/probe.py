@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -15,6 +16,8 @@ from geotag.footage.metadata import read_created_utc_s, read_location
 from geotag.types import FailureCode, FootageError, Video, VideoFacts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -32,7 +35,7 @@ def check_file(video: Video) -> bytes:
     try:
         mode = video.path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise _error("unreadable", "this is a folder, and it cannot be listed as one")
+            raise _error("unreadable", _why_unlisted(video.path))
         if not stat.S_ISREG(mode):
             raise _error("unreadable", "this is a pipe, a socket or a device, and not a file")
         with open_file(video.path) as stream:
@@ -56,6 +59,19 @@ def check_file(video: Video) -> bytes:
             "never written or is lost",
         )
     return head
+
+
+def _why_unlisted(folder: Path) -> str:
+    """Of a folder that stands among the videos because those in it are not known."""
+    try:
+        os.scandir(folder).close()
+    except PermissionError:
+        why = "permission to list this folder was denied"
+    except OSError as exc:
+        why = f"this folder cannot be listed: {exc.strerror or exc}"
+    else:
+        why = "this folder could not be listed when the scan began"
+    return f"{why}; videos in it are not in this result"
 
 
 def open_stream(video: Video, head: bytes, limits: Limits) -> tuple[InputContainer, VideoStream]:

@@ -88,6 +88,18 @@ def test_a_picture_larger_than_any_camera_records_is_refused(tmp_path: Path) -> 
     assert (caught.value.stage, caught.value.code) == ("open", "too_large")
 
 
+def test_a_folder_that_may_not_be_listed_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert refusal(tmp_path).message == (
+        "permission to list this folder was denied; videos in it are not in this result"
+    )
+
+
 def test_a_folder_is_unreadable_as_a_file(tmp_path: Path) -> None:
     video = Video(path=tmp_path, name="locked", video_id="0" * 32, size_bytes=0)
     with pytest.raises(FootageError, match="folder") as caught:
