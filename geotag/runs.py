@@ -27,7 +27,9 @@ from geotag.places.hierarchy import read_hierarchy
 from geotag.sampling import choose_sampling
 from geotag.scan import Scan
 from geotag.side_files import SideFiles
-from geotag.station import check_track_files, station_maker, telemetry_settings
+from geotag.station import station_maker, telemetry_settings
+from geotag.telemetry.readers import SurveyReader
+from geotag.track_use import TrackUse
 from geotag.types import Discovery, Moment
 from geotag.writers import Outputs
 from geotag.writers.files import remove_leftovers
@@ -40,11 +42,12 @@ from geotag.writers.run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from engines.bundle import Bundle
     from geotag.config import ScanConfig
     from geotag.console import Console
+    from geotag.evidence import Evidence
     from geotag.footage.discover import Remember
     from geotag.gathering import MakeStation
     from geotag.types import Drive, Tag
@@ -136,7 +139,8 @@ def run_scan(
         )
         if only is not None:
             discovery = _narrow(discovery, only)
-        tracks = check_track_files(config.gpx)
+        SurveyReader().close()  # a wrong GEOTAG_EXIFTOOL is told before the scan
+        tracks = TrackUse(config.gpx)
         _lock(config, console, stack)
         outputs = Outputs(config.out, with_tracks=bool(config.tracks))
         stack.callback(outputs.close, keep=False)
@@ -160,13 +164,13 @@ def run_scan(
             model=model,
             gazetteer=read_gazetteer(),
             config=config,
-            make_station=make_station or station_maker(config, tracks),
+            make_station=make_station or station_maker(config, tracks.paths),
             memory=_memory(ledger, model, config),
         )
         tally = Tally(total=len(discovery.videos), started_s=console.clock())
-        writing = _Writing(outputs, side, tally, watch, console)
+        writing = _Writing(outputs, side, tally, watch, console, tracks)
         _write_all(scanning, writing, plan, interrupts)
-    _account(tally, plan, scanning, console)
+    _account(writing, plan, scanning, console)
     return tally
 
 
@@ -251,7 +255,11 @@ def _open_model(
     if config.pictures == "never":
         return None, "none: pictures are not looked at"
     if config.bundle is None and not has_default_bundle():
-        console.warn(f"{no_model_text()}\n  Until then, files are tagged by the GPS they carry.")
+        console.warn(
+            "no model is installed or named with --bundle; files are tagged by the GPS they carry"
+            if console.verbosity == "quiet"
+            else f"{no_model_text()}\n  Until then, files are tagged by the GPS they carry."
+        )
         return None, "none: no model is installed"
     bundle = read_bundle(find_bundle(config.bundle))
     _warn_of_domain(bundle, console)
@@ -298,11 +306,13 @@ class _Writing:
         tally: Tally,
         watch: Callable[[Tag], None] | None,
         console: Console,
+        tracks: TrackUse,
     ) -> None:
         self.outputs = outputs
         self.side = side
         self.tally = tally
         self.console = console
+        self.tracks = tracks
         self._watch = watch
 
     def add(self, tag: Tag) -> None:
@@ -313,12 +323,19 @@ class _Writing:
         if self._watch is not None:
             self._watch(tag)
 
+    def add_drive(
+        self, drive: Drive, evidence: Mapping[str, Evidence], tags: Sequence[Tag]
+    ) -> None:
+        """Take what is kept of a whole drive."""
+        self.side.add_drive(drive, evidence, tags)
+        self.tracks.add(evidence.values())
+
 
 def _write_all(scanning: Scan, writing: _Writing, plan: _Plan, interrupts: Interrupts) -> None:
     """Write tags as they come; on any stop, end the files with those that came."""
     tally, console = writing.tally, writing.console
     outcome = "finished"
-    scanning.on_drive = writing.side.add_drive
+    scanning.on_drive = writing.add_drive
     try:
         console.progress(tally)
         with closing(scanning.tags()) as tags:
@@ -333,7 +350,8 @@ def _write_all(scanning: Scan, writing: _Writing, plan: _Plan, interrupts: Inter
         with interrupts.held(forget=True):
             for tag in scanning.unfinished():
                 writing.add(tag)
-        raise KeyboardInterrupt(_how_far(outcome, tally, writing.outputs)) from exc
+        how_far = _how_far(outcome, tally, writing.outputs)
+        raise KeyboardInterrupt(f"{how_far}{_way_on(plan, writing.outputs)}") from exc
     except BaseException as exc:
         outcome = f"stopped: {exc!r}"
         raise
@@ -347,9 +365,12 @@ def _write_all(scanning: Scan, writing: _Writing, plan: _Plan, interrupts: Inter
             console.warn(_how_far(outcome, tally, writing.outputs))
 
 
-def _account(tally: Tally, plan: _Plan, scanning: Scan, console: Console) -> None:
+def _account(writing: _Writing, plan: _Plan, scanning: Scan, console: Console) -> None:
     """Tell what became of every video."""
+    tally = writing.tally
     console.problems(tally)
+    for warning in (*_warn_of_folders(plan.discovery), *writing.tracks.warnings()):
+        console.warn(printable(warning))
     if scanning.needs_exiftool:
         console.warn(
             f"ExifTool is not installed: {scanning.needs_exiftool} videos were searched for GPS "
@@ -367,8 +388,26 @@ def _account(tally: Tally, plan: _Plan, scanning: Scan, console: Console) -> Non
             tally,
             console.clock(),
             ran_with=ran_with,
-            written=", ".join(map(printable, plan.config.out)),
+            written=", ".join((*map(printable, plan.config.out), *writing.side.describe())),
         )
+    )
+    if model is not None and model.bundle.manifest.domain == "rendered":
+        console.say(
+            f"beware   {model.bundle.label} knows a rendered world only: what it says of real "
+            "footage means nothing"
+        )
+
+
+def _warn_of_folders(discovery: Discovery) -> tuple[str, ...]:
+    """That some of the videos counted are folders, which stand for all that may be in them."""
+    empty = (video.path for video in discovery.videos if not video.size_bytes)
+    count = sum(os.path.isdir(path) for path in empty)  # noqa: PTH112 - never raises
+    if not count:
+        return ()
+    return (
+        f"{count} of the {len(discovery.videos)} counted as videos "
+        f"{'is a folder' if count == 1 else 'are folders'} that cannot be listed; the videos in "
+        f"{'it' if count == 1 else 'them'} are not in this result",
     )
 
 
@@ -420,6 +459,14 @@ def _how_far(outcome: str, tally: Tally, outputs: Outputs) -> str:
     names = ", ".join(printable(str(path)) for path in outputs.files) or "standard output"
     kept = f"written to {names}" if tally.done else "nothing is written"
     return f"{outcome}: {tally.done} of {tally.total} videos are done, {kept}."
+
+
+def _way_on(plan: _Plan, outputs: Outputs) -> str:
+    """How an interrupted scan goes on, where something remembers what was read."""
+    if not outputs.files and plan.config.state is None:
+        return ""
+    without = " without --fresh" if plan.config.fresh else ""
+    return f" Run the same command again{without} to go on."
 
 
 def _now_utc() -> str:

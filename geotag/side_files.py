@@ -9,8 +9,9 @@ from geotag.console import printable
 from geotag.errors import ConfigError, OutputError
 from geotag.tracks import drive_track
 from geotag.writers.files import AtomicFile
-from geotag.writers.sidecars import check_sidecars, write_sidecars
+from geotag.writers.sidecars import check_sidecars, count_sidecars, write_sidecars
 from geotag.writers.tracks import DriveTrack, tracks_geojson
+from geotag.writers.xmp import has_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ class SideFiles:
             OutputError: a file or a folder cannot be written.
         """
         self.tracks: list[DriveTrack] = []
+        self.sidecars = 0
+        """How many are in their places."""
         self._config = config
         self._root = root
         self._console = console
@@ -54,9 +57,13 @@ class SideFiles:
         """Write a video's sidecars, if they are wanted."""
         if not self._config.sidecars:
             return
-        for problem in write_sidecars(
-            tag, self._paths[tag.path], self._folder, self._root, self._config.sidecars
-        ):
+        video_path, kinds = self._paths[tag.path], self._config.sidecars
+        problems = write_sidecars(tag, video_path, self._folder, self._root, kinds)
+        if not problems:
+            self.sidecars += len(kinds) - ("xmp" in kinds and not has_place(tag))
+        else:
+            self.sidecars += count_sidecars(video_path, self._folder, self._root, kinds)
+        for problem in problems:
             self._console.warn(f"sidecars of {printable(tag.path)}: {printable(problem)}")
 
     def add_drive(
@@ -68,6 +75,14 @@ class SideFiles:
         track = drive_track(drive, evidence, tags)
         if track is not None:
             self.tracks.append(track)
+
+    def describe(self) -> tuple[str, ...]:
+        """What was written, for a person: the tracks by name, the sidecars by number."""
+        named = (printable(self._config.tracks),) if self._config.tracks else ()
+        if not self._config.sidecars:
+            return named
+        where = f"below {printable(str(self._folder))}" if self._folder else "beside the videos"
+        return (*named, f"{self.sidecars} sidecar{'s' * (self.sidecars != 1)} {where}")
 
     def close(self, *, keep: bool) -> None:
         """Write the tracks; without keep, leave no trace.  Raises OutputError."""

@@ -64,17 +64,6 @@ def station_maker(config: ScanConfig, tracks: Sequence[Path] = ()) -> MakeStatio
     return make
 
 
-def check_track_files(names: Sequence[str]) -> tuple[Path, ...]:
-    """The track files that were asked for, each of which can be read.
-
-    Raises:
-        ConfigError: one cannot, or GEOTAG_EXIFTOOL names no program.
-    """
-    paths = tuple(Path(name) for name in names)
-    SurveyReader(paths).close()
-    return paths
-
-
 def telemetry_settings(names: Sequence[str]) -> tuple[object, ...]:
     """What surveys depend on besides the files of the card: readers, and the user's tracks."""
     digests = []

@@ -25,6 +25,8 @@ _MARGIN_S = 5.0
 _UNKNOWN_LENGTH_S = 600.0
 """Taken for videos whose length nothing tells; cameras cut their files at five minutes."""
 
+NO_TIME = "the video has no time"
+"""Why a track could not be matched: nothing says when the video began."""
 _LOCAL_CONTAINER = "container, taken as local time"
 
 
@@ -63,7 +65,7 @@ def match_track(
     Returns:
         The part, with seconds in the video, or None; and how it was matched, or why it was not.
     """
-    reading = _to_utc(reading)
+    reading = to_utc(reading)
     track = reading.track
     if not np.isfinite(track.utc_s).any():
         return None, "has no times to match it by"
@@ -74,7 +76,7 @@ def match_track(
         if chosen.any():
             part = replace(reading, track=take(track, chosen))
             return _matched(part, begin_s, how), f"matched by {how}"
-    return None, "does not cover the video's time" if is_timed else "the video has no time"
+    return None, "does not cover the video's time" if is_timed else NO_TIME
 
 
 def cut_to_video(reading: Reading, video: Video, container: VideoFacts | None) -> Reading:
@@ -93,6 +95,16 @@ def cut_to_video(reading: Reading, video: Video, container: VideoFacts | None) -
     return replace(reading, track=take(reading.track, ~outside), notes=(*reading.notes, note))
 
 
+def to_utc(reading: Reading) -> Reading:
+    """Records in local time, moved to UTC by the zone that they lie in."""
+    track, zone = reading.track, _zone_of(reading.track)
+    timed = track.utc_s[np.isfinite(track.utc_s)]
+    if not reading.is_local_clock or zone is None or not timed.size:
+        return reading
+    ahead_s = offset_s(zone, float(np.median(timed)))
+    return replace(reading, track=replace(track, utc_s=track.utc_s - ahead_s), is_local_clock=False)
+
+
 def _matched(reading: Reading, begin_s: float, how: str) -> Reading:
     """Seconds in the video for fixes that were found by the video's clock.
 
@@ -103,16 +115,6 @@ def _matched(reading: Reading, begin_s: float, how: str) -> Reading:
     if how.startswith(_LOCAL_CONTAINER):
         return replace(reading, track=track, is_camera_clock=True)
     return replace(reading, track=replace(track, utc_s=np.full_like(track.utc_s, np.nan)))
-
-
-def _to_utc(reading: Reading) -> Reading:
-    """Records in local time, moved to UTC by the zone that they lie in."""
-    track, zone = reading.track, _zone_of(reading.track)
-    timed = track.utc_s[np.isfinite(track.utc_s)]
-    if not reading.is_local_clock or zone is None or not timed.size:
-        return reading
-    ahead_s = offset_s(zone, float(np.median(timed)))
-    return replace(reading, track=replace(track, utc_s=track.utc_s - ahead_s), is_local_clock=False)
 
 
 def _possible_starts_s(

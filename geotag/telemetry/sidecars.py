@@ -69,6 +69,8 @@ def _read(path: Path, *, video_name: str | None) -> Reading:
 
 def _read_any(path: Path, video_name: str | None) -> Reading:
     if path.is_dir():
+        if not (path / "data").is_dir():
+            raise ValueError("it is a folder; give a file")
         return read_oxts(path)
     if not path.is_file():
         raise ValueError("no such file")

@@ -92,6 +92,21 @@ def check_sidecars(video_paths: Iterable[Path], folder: Path | None, root: Path)
         _probe(place, "give a folder that can be written with --sidecars-dir.")
 
 
+def count_sidecars(
+    video_path: Path, folder: Path | None, root: Path, kinds: Sequence[SidecarKind]
+) -> int:
+    """How many sidecars of a video, written by geotag, are there; arguments as `write_sidecars`."""
+    place = sidecar_folder(video_path, folder, root)
+    if folder is not None and _leaves(place, folder):
+        return 0
+    heads = (
+        (_read(place / f"{video_path.name}{SUFFIXES[kind]}", len(beginning)), beginning)
+        for kind, beginning in _BEGINNINGS.items()
+        if kind in kinds
+    )
+    return sum(head == beginning for head, beginning in heads)
+
+
 def sidecar_folder(video_path: Path, folder: Path | None, root: Path) -> Path:
     """The folder that takes a video's sidecars: its own, or its image below `folder`.
 

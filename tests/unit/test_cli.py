@@ -128,6 +128,77 @@ def test_a_rendered_bundle_warns_even_when_quiet(
     assert error.startswith("warning: the bundle fake@")
     assert "its answers for real footage mean nothing" in error
     assert error.count("\n") == 1
+    assert scan(good_card, "-b", rendered.path) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("beware   fake@")
+
+
+def test_a_real_bundle_needs_no_warning(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(good_card, "-b", bundle.path) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "wrote    tags.geojson"
+
+
+def test_the_summary_names_tracks_and_counts_sidecars(
+    good_card: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["-b", bundle.path, "--tracks", "ways.geojson", "--sidecars-dir", "beside"]
+    for _ in range(2):  # those that are there already count as well
+        assert scan(good_card, *asked) == 0
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last == "wrote    tags.geojson, ways.geojson, 4 sidecars below beside"
+    assert len(list(Path("beside").rglob("a.mp4.*"))) == 4
+    Path("beside/Event/a.mp4.xmp").write_text("of somebody else", encoding="utf-8")
+    assert scan(good_card, *asked) == 0
+    assert "3 sidecars below beside" in capsys.readouterr().err
+
+
+GPX = """<gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>
+<trkpt lat="48.1" lon="11.5"><time>2021-03-06T10:36:00Z</time></trkpt>
+<trkpt lat="48.2" lon="11.6"><time>2021-03-06T10:50:00Z</time></trkpt>
+</trkseg></trk></gpx>"""
+
+
+def test_a_track_that_fits_no_video_is_told(
+    good_card: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("drive.gpx", "a.gpx"):  # the second belongs to the videos of its name
+        Path(name).write_text(GPX, encoding="utf-8")
+    scan(good_card, "--gpx", "drive.gpx", "--gpx", "a.gpx", "-q")
+    error = capsys.readouterr().err
+    assert (
+        "warning: --gpx drive.gpx: 2 positions, 2021-03-06 10:36 to 10:50 UTC, matched none of 2 "
+        "videos (2 of them have no time)\n" in error
+    )
+    assert "a.gpx" not in error
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_a_video(
+    good_card: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = os.scandir
+
+    def refuse(path):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        if Path(path).name == "Event":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    scan(good_card)
+    assert (
+        "warning: 1 of the 2 counted as videos is a folder that cannot be listed; the videos in "
+        "it are not in this result\n" in capsys.readouterr().err
+    )
+
+
+def test_without_a_model_quiet_needs_one_line(
+    good_card: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan(good_card, "-q") == 3
+    assert capsys.readouterr().err == (
+        "warning: no model is installed or named with --bundle; files are tagged by the GPS they "
+        "carry\n"
+    )
 
 
 def test_verbose_shows_the_log(
@@ -164,6 +235,7 @@ def test_what_cannot_be_used_is_told(
         (["--out", "no/tags.csv"], 5, "writing no/tags.csv: the folder no does not exist"),
         (["--bundle", "nope"], 6, "opening the bundle 'nope': there is no such folder here"),
         (["--gpx", "nope.gpx"], 2, "nope.gpx"),
+        (["--gpx", ".."], 2, "reading positions from ..: it is a folder; give a file. Give a GPX"),
         (["--tracks", "ways.kml"], 2, "--tracks ways.kml: tracks are GeoJSON"),
         (["--sidecars", "pdf"], 2, "--sidecars: 'pdf' is not one or more of json, xmp"),
     ],
@@ -301,6 +373,7 @@ def test_sidecars_are_written_where_they_are_wanted(good_card: Path, bundle: Bun
     [
         (["48.8566,2.3522"], "Paris, Île-de-France, France"),
         (["-33.9", "18.4"], "Cape Town, Western Cape, South Africa"),
+        (["-33.9,18.4"], "Cape Town, Western Cape, South Africa"),
     ],
 )
 def test_where_names_a_position(
@@ -407,7 +480,10 @@ def test_an_interrupt_keeps_what_was_finished(
     code = main(["scan", str(good_card), "-b", str(bundle.path)], open_engine=open_engine)
     assert code == 130
     error = capsys.readouterr().err
-    assert error.endswith("error: interrupted: 1 of 2 videos are done, written to tags.geojson.\n")
+    assert error.endswith(
+        "error: interrupted: 1 of 2 videos are done, written to tags.geojson. "
+        "Run the same command again to go on.\n"
+    )
     assert len(check_collection(Path("tags.geojson").read_text(encoding="utf-8"))) == 1
     assert signal.getsignal(number) is before
 

@@ -259,7 +259,7 @@ def test_a_file_of_nothing_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrackFileError, match="oxts has no data"):
+    with pytest.raises(TrackFileError, match="it is a folder; give a file"):
         read_track_file(tmp_path)
 
 
