@@ -177,7 +177,11 @@ def scan(
     ] = None,
     sidecars_dir: Annotated[
         str | None,
-        typer.Option("--sidecars-dir", metavar="FOLDER", help="Write them below this instead."),
+        typer.Option(
+            "--sidecars-dir",
+            metavar="FOLDER",
+            help="Write them below this instead; json,xmp if nothing is said.",
+        ),
     ] = None,
     proxies: Annotated[
         bool, typer.Option("--proxies", help="Decode a camera's own small copy where there is one.")

@@ -42,7 +42,8 @@ class ScanConfig:
     sidecars: tuple[SidecarKind, ...] = ()
     """Files to write beside each video."""
     sidecars_dir: str | None = None
-    """Folder that takes them instead, in a tree like that of the videos."""
+    """Folder that takes them instead, in a tree like that of the videos; the flag alone asks for
+    both kinds."""
     proxies: bool = False
     """Decode a camera's own small copy of a video where there is one."""
     fresh: bool = False

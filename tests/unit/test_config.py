@@ -1,7 +1,12 @@
+import inspect
+import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from geotag.cli import scan
 from geotag.config import _PARSERS, ScanConfig, resolve_scan_config
 from geotag.errors import ConfigError
 
@@ -87,3 +92,16 @@ def test_a_file_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_parser() -> None:
     assert set(_PARSERS) == set(ScanConfig.__dataclass_fields__)
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("\n## Settings\n")
+    rows = re.findall(r"^\| `(\w+)`( \*)? \| `?(.*?)`? \|", section.partition("\n## ")[0], re.M)
+    flags = set(inspect.signature(scan).parameters)
+    assert [name for name, _, _ in rows] == [field.name for field in fields(ScanConfig)]
+    for name, star, default in rows:
+        assert bool(star) == (name not in flags), name
+        value = getattr(ScanConfig(), name)
+        shown = json.dumps("auto" if name == "clips" else value)
+        assert default == ("not set" if shown == "null" else shown), name
