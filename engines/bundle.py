@@ -27,6 +27,10 @@ OUTPUTS = (*LEVELS, "scene", "feature")
 
 Policy = Literal["dense", "exact", "keyframe"]
 """How the frames of a clip are chosen; `geotag.footage.clips` says how."""
+Resize = Literal["squash", "crop"]
+"""How a picture becomes as large as the network wants it. squash: the whole picture, its aspect
+ratio given up (what CityGuessr's code does); crop: the shorter side fitted, what the longer one
+has over cut off at both ends (what CLIP was trained with)."""
 DecodingMode = Literal["without", "independent", "codependent", "trace_only", "marginal"]
 
 
@@ -37,33 +41,32 @@ class InputSpec:
     frames: int
     height_px: int
     width_px: int
-    resize: Literal["squash"] = "squash"
-    """squash: the whole picture, its aspect ratio given up (what the reference code does)."""
+    resize: Resize = "squash"
 
     def __post_init__(self) -> None:
         """Refuse what no clip can have."""
         sides = (self.frames, self.height_px, self.width_px)
         if not all(isinstance(side, int) and side > 0 for side in sides):
             raise ValueError(f"input {sides}: frames, height and width must be whole and positive")
-        if self.resize != "squash":
-            raise ValueError(f"input.resize {self.resize!r}: only squash is known")
+        if self.resize not in get_args(Resize):
+            raise ValueError(f"input.resize {self.resize!r}: allowed are {get_args(Resize)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyAccuracy:
-    """A way of choosing frames that training saw, and how well the model did on it."""
+    """A way of choosing frames that suits the model, and how well it does on it."""
 
     policy: Policy
     span_s: float
-    city_top1: float
-    """Share of clips whose city is right, 0 to 1."""
-    country_top1: float
+    city_top1: float | None
+    """Share of clips whose city is right, 0 to 1; None where nobody has measured it."""
+    country_top1: float | None
     clips: int
     """How many clips that was measured on."""
 
     def __post_init__(self) -> None:
         """Refuse an unknown policy, a span of nothing, and shares that are none."""
-        shares = (self.city_top1, self.country_top1)
+        shares = [share for share in (self.city_top1, self.country_top1) if share is not None]
         if not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares):
             raise ValueError(f"accuracies {shares!r} must be numbers from 0 to 1")
         if self.policy not in get_args(Policy) or not self.span_s > 0:
@@ -143,6 +146,10 @@ class Manifest:
     files: dict[str, FileRecord]
     training: dict[str, str | int | float | None]
     licence: str
+    zero_shot: dict[str, Any] | None = None
+    """For a model made from texts, without training: `family`, `source`, `revision`, `weights`
+    (file -> SHA-256), `prompts` (level -> templates), `places` (`source`, `sha256`), `frames`,
+    `logit_scale`, `logit_bias`; None for a trained one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +274,7 @@ def _manifest_from(record: dict[str, Any]) -> Manifest:
         files={name: FileRecord(**entry) for name, entry in record["files"].items()},
         training=dict(record["training"]),
         licence=str(record["licence"]),
+        zero_shot=None if record.get("zero_shot") is None else dict(record["zero_shot"]),
     )
 
 
@@ -301,16 +309,19 @@ def _check_file(path: Path, name: str, record: FileRecord) -> None:
 
 def _check_class_counts(path: Path, manifest: Manifest) -> None:
     """The class tree and the classifiers must have the same number of classes."""
+    # A class is its whole path upwards: two countries may each have a state of one name.
+    found: dict[Level, set[tuple[str | None, ...]]] = {level: set() for level in LEVELS}
     try:
         with (path / "places.csv").open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+            for row in csv.DictReader(stream):
+                for depth, level in enumerate(LEVELS):
+                    found[level].add(tuple(row.get(name) for name in LEVELS[depth:]))
     except (UnicodeDecodeError, csv.Error) as exc:
         raise BundleError(f"reading the bundle {path}: places.csv is no CSV ({exc}).") from exc
-    for depth, level in enumerate(LEVELS):
-        # A class is its whole path upwards: two countries may each have a state of one name.
-        found = len({tuple(row.get(name) for name in LEVELS[depth:]) for row in rows})
-        if found != manifest.outputs[level]:
+    for level in LEVELS:
+        if len(found[level]) != manifest.outputs[level]:
             raise BundleError(
-                f"reading the bundle {path}: places.csv holds {found} classes at the level "
-                f"{level}, the model has {manifest.outputs[level]}. The two do not belong together."
+                f"reading the bundle {path}: places.csv holds {len(found[level])} classes at the "
+                f"level {level}, the model has {manifest.outputs[level]}. The two do not belong "
+                "together."
             )

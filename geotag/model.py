@@ -56,6 +56,7 @@ class Model:
             height_px=spec.height_px,
             width_px=spec.width_px,
             max_keyframe_gap_s=bundle.manifest.sampling.max_keyframe_gap_s,
+            resize=spec.resize,
         )
         self.ran = Ran(engine=choice.name, bundle=bundle.label, agree=compare_with(hierarchy))
 

@@ -38,28 +38,30 @@ class SamplingChoice:
 def choose_sampling(bundle: Bundle, wanted: SamplingName = "auto") -> SamplingChoice:
     """Take the policy that was asked for, or the cheapest within half a point of the best.
 
-    Accuracy is that of the bundle, measured per policy and span when it was exported.
+    Accuracy is that of the bundle, measured per policy and span when it was exported. Where none
+    was, as for a model made without training, the first that the bundle names is taken.
 
     Raises:
         ConfigError: the bundle was never measured with the policy asked for.
     """
-    measured = bundle.manifest.sampling.policies
+    policies = bundle.manifest.sampling.policies
     if wanted == "auto":
-        best = max(measured, key=lambda entry: entry.city_top1)
-        floor = best.city_top1 - TOLERATED_LOSS - 1e-9
-        good = [entry for entry in measured if entry.city_top1 >= floor]
+        measured = [entry for entry in policies if entry.city_top1 is not None]
+        if not measured:
+            return _chosen(policies[0], f"the bundle's own choice; {_accuracy(policies[0])}")
+        best = max(measured, key=_city_top1)
+        floor = _city_top1(best) - TOLERATED_LOSS - 1e-9
+        good = [entry for entry in measured if _city_top1(entry) >= floor]
         cheapest = min(good, key=lambda entry: (POLICY_COST[entry.policy], *_merit(entry)))
-        reason = f"city accuracy {cheapest.city_top1:.1%}, {_compare(cheapest, best)}"
-        return SamplingChoice(policy=cheapest.policy, span_s=cheapest.span_s, reason=reason)
-    asked = sorted((entry for entry in measured if entry.policy == wanted), key=_merit)
+        return _chosen(cheapest, f"{_accuracy(cheapest)}, {_compare(cheapest, best)}")
+    asked = sorted((entry for entry in policies if entry.policy == wanted), key=_merit)
     if not asked:
-        known = ", ".join(sorted({entry.policy for entry in measured}))
+        known = ", ".join(sorted({entry.policy for entry in policies}))
         raise ConfigError(
-            f"--sampling {wanted}: the bundle {bundle.manifest.name} has no measured accuracy for "
-            f"it. Allowed with this bundle: auto, {known}."
+            f"--sampling {wanted}: the bundle {bundle.manifest.name} was not made for it. Allowed "
+            f"with this bundle: auto, {known}."
         )
-    reason = f"asked for; city accuracy {asked[0].city_top1:.1%}"
-    return SamplingChoice(policy=asked[0].policy, span_s=asked[0].span_s, reason=reason)
+    return _chosen(asked[0], f"asked for; {_accuracy(asked[0])}")
 
 
 def count_clips(duration_s: float | None, wanted: int | None, usual: int) -> int:
@@ -76,15 +78,30 @@ def count_clips(duration_s: float | None, wanted: int | None, usual: int) -> int
     return max(usual, min(usual + extra, MOST_AUTO_CLIPS))
 
 
+def _chosen(entry: PolicyAccuracy, reason: str) -> SamplingChoice:
+    return SamplingChoice(policy=entry.policy, span_s=entry.span_s, reason=reason)
+
+
+def _city_top1(entry: PolicyAccuracy) -> float:
+    """What was measured; what was not ranks behind all that was."""
+    return -1.0 if entry.city_top1 is None else entry.city_top1
+
+
 def _merit(entry: PolicyAccuracy) -> tuple[float, float]:
     """Sorts the more accurate first, and of equals the shorter span."""
-    return -entry.city_top1, entry.span_s
+    return -_city_top1(entry), entry.span_s
+
+
+def _accuracy(entry: PolicyAccuracy) -> str:
+    if entry.city_top1 is None:
+        return "its accuracy is not measured"
+    return f"city accuracy {entry.city_top1:.1%}"
 
 
 def _compare(taken: PolicyAccuracy, best: PolicyAccuracy) -> str:
-    if taken.city_top1 >= best.city_top1:
+    if _city_top1(taken) >= _city_top1(best):
         return "the best measured"
     return (
         f"within half a point of the best, {best.policy} {best.span_s:g} s with "
-        f"{best.city_top1:.1%}, and cheaper"
+        f"{_city_top1(best):.1%}, and cheaper"
     )

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -39,16 +40,17 @@ from engines.bundle import (
 )
 from engines.choose import usable_cores
 from engines.openvino_cpu import OpenvinoEngine
-from geotag.errors import ConfigError, OutputError
+from geotag.errors import OutputError
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
+from train.errors import ExportError
 from train.model_card import model_card
 from train.models.geolocator import Geolocator
 from train.models.heads import HEADS
 from train.onnx_graph import export_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -56,10 +58,6 @@ if TYPE_CHECKING:
 
 PARITY = 1e-4
 """Largest difference of any logit between torch and a runtime, both in float32."""
-
-
-class ExportError(ConfigError):
-    """A checkpoint that cannot become a bundle here; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +70,10 @@ class ExportReport:
     files: dict[str, FileRecord]
     parity: dict[str, float | None]
     """Runtime -> largest difference of a logit from torch; None where it is not installed."""
+    allowed: float = PARITY
+    """Largest difference that passes."""
+    notes: tuple[str, ...] = ()
+    """What else a person should know of it."""
 
     def __str__(self) -> str:
         """A few lines for a person."""
@@ -84,7 +86,8 @@ class ExportReport:
         )
         return (
             f"bundle {self.label} in {self.path}\n  {sizes}\n"
-            f"  largest logit difference from torch: {checks} (allowed {PARITY:.0e})"
+            f"  largest logit difference from torch: {checks} (allowed {self.allowed:.0e})"
+            + "".join(f"\n  {note}" for note in self.notes)
         )
 
 
@@ -107,45 +110,58 @@ def export_bundle(
         OutputError: the folder cannot be written.
     """
     out = out.absolute()
-    _check_target(out, overwrite=overwrite)
+    check_target(out, overwrite=overwrite)
     model, record = load_checkpoint(checkpoint)
     evaluation = _read_evaluation(checkpoint)
-    aside = out.with_name(f".{out.name}.{os.getpid()}.new")
-    try:
-        aside.mkdir(parents=True)
+    with bundle_aside(out, doing=f"exporting {checkpoint}") as aside:
         export_onnx(model, aside / "model.onnx")
         shutil.copyfile(checkpoint / PLACES, aside / "places.csv")
         _write_manifest(aside, name or out.name, model, record, evaluation)
         bundle = read_bundle(aside)
-        report = ExportReport(
-            path=out,
-            label=bundle.label,
-            files=bundle.manifest.files,
-            parity=check_parity(model, bundle),
-        )
+        parity = check_parity(partial(_scores, model), bundle)
+    return ExportReport(path=out, label=bundle.label, files=bundle.manifest.files, parity=parity)
+
+
+@contextlib.contextmanager
+def bundle_aside(out: Path, *, doing: str) -> Iterator[Path]:
+    """A folder beside `out`, to be filled; it takes the place of `out` unless something fails.
+
+    Raises:
+        ExportError: what was put into it is no bundle.
+        OutputError: it cannot be written.
+    """
+    aside = out.with_name(f".{out.name}.{os.getpid()}.new")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
         _move_into_place(aside, out)
     except BundleError as exc:
-        raise ExportError(f"exporting {checkpoint}: {exc}") from exc
+        raise ExportError(f"{doing}: {exc}") from exc
     except OSError as exc:
         raise OutputError(f"writing the bundle {out}: {exc}") from exc
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return report
 
 
-def check_parity(model: Geolocator, bundle: Bundle) -> dict[str, float | None]:
+def check_parity(
+    score: Callable[[NDArray[np.uint8]], Scores], bundle: Bundle, *, allowed: float = PARITY
+) -> dict[str, float | None]:
     """Compare the runtimes with torch on two clips: noise, and even frames.
+
+    Args:
+        score: what torch makes of clips, uint8 [N, T, H, W, 3] -> [N, K] per head.
+        bundle: what the runtimes are given.
+        allowed: largest difference of a logit that passes.
 
     Returns:
         Runtime -> largest difference of a logit; None where the runtime is not installed.
 
     Raises:
-        ExportError: a difference above PARITY.
+        ExportError: a larger difference.
     """
     clips_NTHWC = _check_clips(bundle.manifest.input)
-    with torch.inference_mode():
-        scores = model(torch.from_numpy(clips_NTHWC))
-    wanted = {output: value.numpy() for output, value in scores.items()}
+    wanted = score(clips_NTHWC)
     session = onnxruntime.InferenceSession(
         bundle.file("model.onnx"), providers=["CPUExecutionProvider"]
     )
@@ -155,13 +171,19 @@ def check_parity(model: Geolocator, bundle: Bundle) -> dict[str, float | None]:
         engine = OpenvinoEngine(bundle, threads=usable_cores())
         parity["OpenVINO"] = _worst(engine.infer(clips_NTHWC), wanted)
     for runtime, worst in parity.items():
-        if worst is not None and not worst <= PARITY:
+        if worst is not None and not worst <= allowed:
             raise ExportError(
                 f"checking the exported network: a logit of {runtime} is {worst:.2e} away from "
-                f"torch's, allowed is {PARITY:.0e}. Weights that are not finite or very large do "
+                f"torch's, allowed is {allowed:.0e}. Weights that are not finite or very large do "
                 "this; train again with a lower learning rate, or report it with the checkpoint."
             )
     return parity
+
+
+def _scores(model: Geolocator, clips_NTHWC: NDArray[np.uint8]) -> Scores:
+    with torch.inference_mode():
+        found = model(torch.from_numpy(clips_NTHWC))
+    return {output: value.numpy() for output, value in found.items()}
 
 
 def _check_clips(wanted: InputSpec) -> NDArray[np.uint8]:
@@ -178,7 +200,8 @@ def _worst(found: Scores, wanted: Scores) -> float:
     return float(np.max([np.abs(found[head] - wanted[head]).max() for head in HEADS]))
 
 
-def _check_target(out: Path, *, overwrite: bool) -> None:
+def check_target(out: Path, *, overwrite: bool) -> None:
+    """Refuse to write over what is there.  Raises ExportError."""
     if not out.exists():
         return
     if not overwrite:

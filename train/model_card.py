@@ -85,3 +85,59 @@ def _policy_table(manifest: Manifest) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "not measured" if share is None else f"{100 * share:.1f}"
+
+
+def zero_shot_card(manifest: Manifest, licence: str) -> str:
+    """The text of MODEL_CARD.md for a model made from texts, without training."""
+    facts = manifest.zero_shot or {}
+    prompts = {
+        head: ", ".join(f"`{text}`" for text in texts)
+        for head, texts in facts.get("prompts", {}).items()
+    }
+    weights = ", ".join(
+        f"{name} ({digest[:12]}...)" for name, digest in facts.get("weights", {}).items()
+    )
+    return "\n".join(
+        (
+            f"# {manifest.name}",
+            "",
+            "This model guesses where footage was recorded by comparing pictures with texts such "
+            'as "a photo i took in Birmingham, Alabama, United States". Nobody trained it for '
+            "these places (zero-shot).",
+            "",
+            f"- network: {facts.get('source')}, revision {facts.get('revision') or 'not known'}",
+            f"- weights: {weights}",
+            f"- places: {facts.get('places', {}).get('source')}: {manifest.outputs['city']} "
+            f"cities, {manifest.outputs['state']} states, {manifest.outputs['country']} countries, "
+            f"{manifest.outputs['continent']} continents",
+            f"- frames of a clip: {manifest.input.frames}, each looked at on its own; the mean of "
+            "their log-probabilities is the clip's answer",
+            "",
+            "## Texts",
+            "",
+            *(f"- {head}: {text}" for head, text in prompts.items()),
+            "",
+            "## Accuracy",
+            "",
+            "Not measured by this bundle: no temperature was fitted and no threshold chosen, so "
+            "its confidences say which answer is likelier, not how often it is right.",
+            *(
+                [f"Published for this network: {facts['accuracy']}"]
+                if facts.get("accuracy")
+                else []
+            ),
+            "",
+            "## Use",
+            "",
+            "Sorting footage whose place was lost, by continent, country, state and city. It knows "
+            "the places of `places.csv` and no other: footage from elsewhere still gets scores.",
+            "",
+            "Not for finding or following people, not as evidence of where somebody was, and not "
+            "for decisions about people without other evidence.",
+            "",
+            "## Licence",
+            "",
+            f"Weights: {licence}.",
+            "",
+        )
+    )

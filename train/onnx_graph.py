@@ -1,4 +1,4 @@
-"""The network as an ONNX graph, built node by node rather than traced.
+"""Networks as ONNX graphs, built node by node rather than traced.
 
 It holds about 20 nodes a block, has the names, layouts and constants that quantization and three
 runtimes want, holds no path of the machine that made it, and does not change with the version of
@@ -21,6 +21,7 @@ from train.models.geolocator import Geolocator
 from train.models.heads import HEADS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -36,8 +37,13 @@ def export_onnx(model: Geolocator, path: Path) -> None:
     One input, `clip` uint8 [N, T, H, W, 3]; outputs city, state, country, continent and scene
     (logits) and feature, float32 [N, K]. Linear weights are [in, out], named as in torch.
     """
+    write_graph(build_graph(model), path)
+
+
+def write_graph(graph: onnx.GraphProto, path: Path) -> None:
+    """Check a graph and write it as a model; the same graph gives the same bytes."""
     proto = helper.make_model(
-        build_graph(model),
+        graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="geotag",
@@ -46,8 +52,22 @@ def export_onnx(model: Geolocator, path: Path) -> None:
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionShape:
+    """What multi-head attention is cut into."""
+
+    tokens: int
+    width: int
+    heads: int
+
+    @property
+    def head_width(self) -> int:
+        """Values of one head."""
+        return self.width // self.heads
+
+
 @dataclass(slots=True)
-class _Graph:
+class Graph:
     """Nodes and constants of a graph that grows."""
 
     weights: dict[str, np.ndarray]
@@ -89,7 +109,7 @@ def build_graph(model: Geolocator) -> onnx.GraphProto:
     """The network as a graph: pixels to tokens, blocks, mean, heads."""
     config = model.config
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    graph = _Graph(weights)
+    graph = Graph(weights)
     tokens = _tokens(graph, model)
     for number in range(config.depth):
         tokens = _block(graph, model, tokens, f"blocks.{number}")
@@ -111,7 +131,7 @@ def build_graph(model: Geolocator) -> onnx.GraphProto:
     )
 
 
-def _tokens(graph: _Graph, model: Geolocator) -> str:
+def _tokens(graph: Graph, model: Geolocator) -> str:
     """Bytes to tokens.  `clip` uint8 [N, T, H, W, 3] -> float32 [N, P, D].
 
     Cut while still bytes, a quarter of the memory to move; then normalised, value by value.
@@ -134,11 +154,17 @@ def _tokens(graph: _Graph, model: Geolocator) -> str:
     return graph.op("Add", tokens, positions, out="tokens")
 
 
-def _block(graph: _Graph, model: Geolocator, tokens: str, name: str) -> str:
+def _block(graph: Graph, model: Geolocator, tokens: str, name: str) -> str:
     """One transformer block.  [N, P, D] -> [N, P, D]."""
     epsilon, source = model.config.norm_eps, f"encoder.{name}"
     normed = graph.norm(tokens, f"{source}.norm1", epsilon, out=f"{name}.norm1")
-    attended = _attention(graph, model, normed, name)
+    parts = {
+        part: graph.linear(normed, f"{source}.{part}", out=f"{name}.{part}")
+        for part in ("query", "key", "value")
+    }
+    config = model.config
+    shape = AttentionShape(tokens=config.tokens, width=config.width, heads=config.heads)
+    attended = attention(graph, parts, shape, name, config.tokens)
     projected = graph.linear(attended, f"{source}.proj", out=f"{name}.proj")
     tokens = graph.op("Add", tokens, projected, out=f"{name}.attended")
     normed = graph.norm(tokens, f"{source}.norm2", epsilon, out=f"{name}.norm2")
@@ -148,27 +174,38 @@ def _block(graph: _Graph, model: Geolocator, tokens: str, name: str) -> str:
     return graph.op("Add", tokens, hidden, out=f"{name}.out")
 
 
-def _attention(graph: _Graph, model: Geolocator, tokens: str, name: str) -> str:
-    """Attention in the form that TensorRT and OpenVINO fuse.  [N, P, D] -> [N, P, D].
+def attention(
+    graph: Graph, parts: Mapping[str, str], shape: AttentionShape, name: str, queries: int
+) -> str:
+    """Attention in the form that TensorRT and OpenVINO fuse.
 
     Query, key and value are three products (a packed one loses INT8 in TensorRT), and each of
     query and key carries the square root of the scale, so that float16 scores stay in range.
+
+    Args:
+        graph: where the nodes go.
+        parts: names of "query" [N, queries, D], "key" and "value" [N, P, D].
+        shape: of the attention.
+        name: what the nodes are named after.
+        queries: how many there are.
+
+    Returns:
+        The name of the mixed values, [N, queries, D].
     """
-    config = model.config
-    head_width = config.width // config.heads
-    root = graph.constant("attention.root_scale", head_width**-0.25)
-    parts = {}
+    root = graph.constant(f"attention.root_scale.{shape.head_width}", shape.head_width**-0.25)
+    split = {}
     for part, order in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3])):
         out = f"{name}.{part}"
-        values = graph.linear(tokens, f"encoder.{name}.{part}", out=out)
-        shape = (0, config.tokens, config.heads, head_width)
-        values = graph.reshape(values, shape, out=f"{out}.split")
+        count = queries if part == "query" else shape.tokens
+        values = graph.reshape(
+            parts[part], (0, count, shape.heads, shape.head_width), out=f"{out}.split"
+        )
         values = graph.op("Transpose", values, out=f"{out}.heads", perm=order)
         if part != "value":
             values = graph.op("Mul", values, root, out=f"{out}.scaled")
-        parts[part] = values
-    scores = graph.op("MatMul", parts["query"], parts["key"], out=f"{name}.scores")
+        split[part] = values
+    scores = graph.op("MatMul", split["query"], split["key"], out=f"{name}.scores")
     shares = graph.op("Softmax", scores, out=f"{name}.shares", axis=-1)
-    mixed = graph.op("MatMul", shares, parts["value"], out=f"{name}.mixed")
+    mixed = graph.op("MatMul", shares, split["value"], out=f"{name}.mixed")
     mixed = graph.op("Transpose", mixed, out=f"{name}.merged", perm=[0, 2, 1, 3])
-    return graph.reshape(mixed, (0, config.tokens, config.width), out=f"{name}.context")
+    return graph.reshape(mixed, (0, queries, shape.width), out=f"{name}.context")

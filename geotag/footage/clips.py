@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from engines.bundle import Resize
     from geotag.types import Policy
 
 
@@ -29,6 +30,7 @@ class Sampling:
     width_px: int
     max_keyframe_gap_s: float
     """Key frames further apart than this make a `keyframe` clip fall back to `exact`."""
+    resize: Resize = "squash"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

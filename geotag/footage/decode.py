@@ -368,7 +368,7 @@ class VideoReader:
         """The picture of a frame; what else the frame carries is kept for the clip."""
         if self._reads_user_data:
             self._payloads[tick] = read_payloads(frame)
-        return self._pictures.make(frame, sampling.height_px, sampling.width_px)
+        return self._pictures.make(frame, sampling.height_px, sampling.width_px, sampling.resize)
 
     def _times_s(self, ticks: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.multiply(ticks, self._source.tick_s, dtype=np.float64)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from numpy.typing import NDArray
 
+    from engines.bundle import Resize
+
 _HD_HEIGHT_PX = 720
 """Unmarked video of at least this height is BT.709, below it BT.601, as players assume."""
 
@@ -38,6 +40,9 @@ _AREA, _FULL_COLOUR, _ACCURATE_ROUNDING, _BIT_EXACT = 0x20, 0x2000, 0x40000, 0x8
 _SCALING = _AREA | _FULL_COLOUR | _ACCURATE_ROUNDING | _BIT_EXACT
 
 
+MOST_STRETCH = 8
+
+
 class PictureMaker:
     """Turns frames into pictures of one size; holds the tables of one swscale context."""
 
@@ -45,10 +50,12 @@ class PictureMaker:
         """Start without tables: the first frame makes them."""
         self._scaler = VideoReformatter()
 
-    def make(self, frame: VideoFrame, height_px: int, width_px: int) -> NDArray[np.uint8]:
+    def make(
+        self, frame: VideoFrame, height_px: int, width_px: int, resize: Resize = "squash"
+    ) -> NDArray[np.uint8]:
         """Convert one frame.  -> [height_px, width_px, 3], RGB, full range, upright.
 
-        One swscale call goes from the decoder's planes to the small picture; the turn is made on
+        One swscale call goes from the decoder's planes to the small picture; turned and cropped is
         the small one.
 
         Raises:
@@ -56,6 +63,9 @@ class PictureMaker:
         """
         turns = _rotation_deg(frame) // 90
         across_px, down_px = (width_px, height_px) if turns % 2 == 0 else (height_px, width_px)
+        wanted = (down_px, across_px)
+        if resize == "crop":
+            across_px, down_px = _covering(frame.width, frame.height, across_px, down_px)
         matrix = _matrix(frame)
         options: dict[str, Any] = {
             "width": across_px,
@@ -78,7 +88,28 @@ class PictureMaker:
         picture: NDArray[np.uint8] = small.to_ndarray().astype(np.uint8, copy=False)
         if frame.format.name.startswith("gray") and _color_range(frame) != int(ColorRange.JPEG):
             picture = _expand(picture)
-        return np.ascontiguousarray(np.rot90(picture, -turns))
+        return np.ascontiguousarray(np.rot90(_centre(picture, *wanted), -turns))
+
+
+def _covering(
+    frame_width: int, frame_height: int, width_px: int, height_px: int
+) -> tuple[int, int]:
+    """The smallest size of a frame's shape that covers what is wanted; its longer side cut down.
+
+    As in CLIP's preprocessing, the side that is not fitted is rounded down. A frame that is more
+    than MOST_STRETCH times longer than wide is squeezed to that, lest its picture fill the memory.
+    """
+    scale = max(width_px / frame_width, height_px / frame_height)
+    across_px = min(max(width_px, int(frame_width * scale + 1e-9)), MOST_STRETCH * width_px)
+    down_px = min(max(height_px, int(frame_height * scale + 1e-9)), MOST_STRETCH * height_px)
+    return across_px, down_px
+
+
+def _centre(picture: NDArray[np.uint8], height_px: int, width_px: int) -> NDArray[np.uint8]:
+    """The middle of a picture; of an odd rest the larger half is cut at the end."""
+    top = (picture.shape[0] - height_px) // 2
+    left = (picture.shape[1] - width_px) // 2
+    return picture[top : top + height_px, left : left + width_px]
 
 
 def _rotation_deg(frame: VideoFrame) -> int:

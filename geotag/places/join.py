@@ -77,6 +77,21 @@ TWO_CONTINENTS = {
 SAME_CITY_KM = 50.0
 """A class without a GeoNames id is joined to a place of its name at most this far away."""
 
+_PLAIN_LETTERS = str.maketrans(
+    {
+        "æ": "ae",
+        "đ": "d",
+        "ð": "d",
+        "ħ": "h",
+        "\u0131": "i",
+        "ł": "l",
+        "œ": "oe",
+        "ø": "o",
+        "þ": "th",
+    }
+)
+"""Letters that Unicode does not take apart, as people write them who lack the key."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinedCity:
@@ -179,6 +194,15 @@ def compare_with(hierarchy: Hierarchy) -> Callable[[Geocode, Sight], Agreement]:
     return agreement
 
 
+def fold_name(name: str) -> str:
+    """Letters and digits only, without accents and case."""
+    if name.isascii():
+        letters = name.lower()
+    else:
+        letters = unicodedata.normalize("NFKD", name.casefold()).translate(_PLAIN_LETTERS)
+    return "".join(letter for letter in letters if letter.isalnum())
+
+
 def _agrees(level: Level, path: tuple[str, ...], geocode: Geocode, join: Join) -> bool:
     cities = [join.cities[city] for city in join.paths[path]]
     ids = {city.geonameid for city in cities if city.geonameid is not None}
@@ -238,14 +262,16 @@ def _agrees_country(name: str, cities: list[JoinedCity], geocode: Geocode, join:
 def _agrees_continent(name: str, cities: list[JoinedCity], geocode: Geocode, join: Join) -> bool:
     if geocode.continent is None:
         return False
-    if _fold(name) == _fold(geocode.continent):
+    if fold_name(name) == fold_name(geocode.continent):
         return True
     code = geocode.country_code or ""
     # The tree may count a country to another continent than GeoNames does.
     if code in {city.country_code for city in cities}:
         return True
     continents = {
-        part for part in TWO_CONTINENTS.get(code, ()) if _fold(CONTINENTS[part]) == _fold(name)
+        part
+        for part in TWO_CONTINENTS.get(code, ())
+        if fold_name(CONTINENTS[part]) == fold_name(name)
     }
     return bool(continents)
 
@@ -288,7 +314,7 @@ def _find(place: Place, country: Place, gazetteer: Gazetteer) -> int | None:
     near = np.flatnonzero(
         (away_km <= SAME_CITY_KM) & (codes[gazetteer.place_countries] == country.code)
     ).tolist()
-    same = [row for row in near if _fold(table.name(row)) == _fold(place.name)]
+    same = [row for row in near if fold_name(table.name(row)) == fold_name(place.name)]
     return max(same, key=lambda row: int(table.populations[row]), default=None)
 
 
@@ -324,9 +350,3 @@ def _paths(hierarchy: Hierarchy) -> dict[tuple[str, ...], tuple[int, ...]]:
         for depth in range(len(LEVELS)):
             below.setdefault(names[depth:], []).append(city)
     return {path: tuple(cities) for path, cities in below.items()}
-
-
-def _fold(name: str) -> str:
-    """Letters and digits only, without accents and case."""
-    letters = unicodedata.normalize("NFKD", name.casefold())
-    return "".join(letter for letter in letters if letter.isalnum())

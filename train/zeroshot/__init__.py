@@ -1,0 +1,1 @@
+"""Models made from an image-and-text network and a list of places, without training."""
