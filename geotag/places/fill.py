@@ -8,7 +8,7 @@ wrote is kept, and only what is missing is filled in.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from geotag.places.checks import check_tree, drop_doubles, find_cycles
 from geotag.places.countries import belongs
 from geotag.places.gazetteer import CONTINENTS
 from geotag.places.join import SAME_CITY_KM, fold_name
+from geotag.places.nearest import nearest_places
 from geotag.places.sheets import error, warning
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 MOST_HOMONYMS = 3
 """Other places of a name that a warning tells of."""
+BORDER_KM = 5.0
+"""A point this near to a place of the country given is in that country: the borders that the
+gazetteer looks points up in are those of time zones, and some towns lie astride one."""
 _MOST_SUGGESTIONS = 100
 """Of a name that is close: each takes a millisecond, and nobody reads more."""
 _MOST_MEASURED = 100
@@ -241,19 +245,68 @@ def _find_all(
     wishes: list[_Wish], atlas: Atlas, findings: list[Finding]
 ) -> Iterable[tuple[_Wish, _Found]]:
     """Look every row up; the points in one batch."""
-    asked = [wish.point_deg for wish in wishes if wish.point_deg is not None]
-    geocodes = iter(
-        atlas.gazetteer.locate([point[0] for point in asked], [point[1] for point in asked])
-    )
+    asked = [(wish, wish.point_deg, wish.country) for wish in wishes if wish.point_deg is not None]
+    points = [point_deg for _, point_deg, _ in asked]
+    geocodes = atlas.gazetteer.locate([lat for lat, _ in points], [lon for _, lon in points])
+    strayed = [
+        (wish.line, point_deg, country)
+        for (wish, point_deg, country), geocode in zip(asked, geocodes, strict=True)
+        if country is not None
+        and not _is_inside(country, geocode.country_code or "", geocode.state_code or "")
+    ]
+    beside = _find_beside(strayed, atlas)
+    found = {
+        wish.line: _found_at(wish, point_deg, geocode, beside.get(wish.line), atlas, findings)
+        for (wish, point_deg, _), geocode in zip(asked, geocodes, strict=True)
+    }
     for wish in wishes:
-        if wish.point_deg is not None:
-            yield wish, _found_at(wish, wish.point_deg, next(geocodes), atlas, findings)
-        elif wish.place is not None:
-            yield wish, _found_place(wish.place, atlas)
-        else:
-            place = _find_by_name(wish, atlas, findings)
-            if place is not None:
-                yield wish, _found_place(place, atlas)
+        if wish.line in found:
+            yield wish, found[wish.line]
+            continue
+        place = wish.place if wish.place is not None else _find_by_name(wish, atlas, findings)
+        if place is not None:
+            yield wish, _found_place(place, atlas)
+
+
+def _is_inside(country: Spelling, country_code: str, state_code: str) -> bool:
+    return belongs(country_code, country.code) and country.part in (None, state_code)
+
+
+def _find_beside(
+    strayed: list[tuple[int, tuple[float, float], Spelling]], atlas: Atlas
+) -> dict[int, int]:
+    """By line, the place that is at a point, in the country given; none for most.
+
+    Args:
+        strayed: line, point and country given, where the point lies in another country.
+        atlas: the gazetteer.
+    """
+    wanted = {country: row for row, country in enumerate({country for _, _, country in strayed})}
+    table = atlas.table
+    allowed = np.array(
+        [
+            [
+                _is_inside(country, table.countries[state.country].code, state.code or "")
+                for state in table.states
+            ]
+            for country in wanted
+        ],
+        dtype=bool,
+    ).reshape(len(wanted), len(table.states))
+    places, kms = nearest_places(
+        atlas.gazetteer.grid,
+        np.array([point_deg[0] for _, point_deg, _ in strayed]),
+        np.array([point_deg[1] for _, point_deg, _ in strayed]),
+        place_groups=table.place_states,
+        sets=np.array([wanted[country] for _, _, country in strayed], dtype=np.int64),
+        allowed_ZG=allowed,
+        near_only=np.ones(len(wanted), dtype=bool),
+    )
+    return {
+        line: int(place)
+        for (line, _, _), place, km in zip(strayed, places, kms, strict=True)
+        if km <= BORDER_KM
+    }
 
 
 def _found_place(place: int, atlas: Atlas) -> _Found:
@@ -270,13 +323,17 @@ def _found_at(
     wish: _Wish,
     point_deg: tuple[float, float],
     geocode: Geocode,
+    beside: int | None,
     atlas: Atlas,
     findings: list[Finding],
 ) -> _Found:
-    """What is at the coordinates; the id is that of the place of the row's name near them."""
+    """What is at the coordinates: the place of the id or of the country given if it is there."""
+    here = beside
     if wish.place is not None:
         away_km = distance_m(point_deg, atlas.point(wish.place)) / 1000
-        if away_km > SAME_CITY_KM:
+        if away_km <= SAME_CITY_KM:
+            here = wish.place
+        else:
             findings.append(
                 warning(
                     wish.line,
@@ -285,19 +342,26 @@ def _found_at(
                     "of them. The coordinates count.",
                 )
             )
-    place = _near_namesake(wish.cells["city"], point_deg, geocode.country_code, atlas)
-    return _Found(
-        point_deg=point_deg,
-        country_code=geocode.country_code or "",
-        state=geocode.state or "",
-        state_code=geocode.state_code or "",
-        geonameid="" if place is None else str(int(atlas.table.geonameids[place])),
-        note=f" ({geocode.disputed})" if geocode.disputed else "",
-    )
+    if here is not None:
+        found = replace(_found_place(here, atlas), point_deg=point_deg)
+    else:
+        found = _Found(
+            point_deg=point_deg,
+            country_code=geocode.country_code or "",
+            state=geocode.state or "",
+            state_code=geocode.state_code or "",
+            geonameid="",
+            note=f" ({geocode.disputed})" if geocode.disputed else "",
+        )
+    if wish.cells["geonameid"]:
+        return found
+    place = _near_namesake(wish.cells["city"], point_deg, found.country_code, atlas)
+    geonameid = "" if place is None else str(int(atlas.table.geonameids[place]))
+    return replace(found, geonameid=geonameid)
 
 
 def _near_namesake(
-    city: str, point_deg: tuple[float, float], country_code: str | None, atlas: Atlas
+    city: str, point_deg: tuple[float, float], country_code: str, atlas: Atlas
 ) -> int | None:
     """The most populous place of a name in the country of a point and near it."""
     for place in atlas.places.get(city_key(city), ()):
@@ -375,27 +439,27 @@ def _in_state(places: list[int], wish: _Wish, atlas: Atlas) -> list[int]:
 
 
 def _given_states(wish: _Wish, atlas: Atlas) -> set[int]:
-    """Rows of the states that a row can mean, by code before name."""
-    country_code = wish.country.code if wish.country is not None else None
-    named = wish.cells["state"]
-    states = {
-        atlas.state_codes[code]
-        for code in (wish.cells["state_code"].upper(), f"{country_code}-{wish.cells['state_code']}")
-        if code in atlas.state_codes
-    }
+    """Rows of the states that a row can mean, by code before name; a name may be a code, too."""
+    country_code = wish.country.code if wish.country is not None else ""
+    named, code = wish.cells["state"], wish.cells["state_code"]
+    states = _states_of_code(code, country_code, atlas)
     if not states and named:
-        states = atlas.states.get(fold_name(named), set()) | {
-            atlas.state_codes[code]
-            for code in (named.upper(), f"{country_code}-{named.upper()}")
-            if code in atlas.state_codes
-        }
+        states = atlas.states.get(fold_name(named), set()) | _states_of_code(
+            named, country_code, atlas
+        )
     countries = atlas.table.countries
     return {
         state
         for state in states
-        if country_code is None
+        if not country_code
         or belongs(countries[atlas.table.states[state].country].code, country_code)
     }
+
+
+def _states_of_code(code: str, country_code: str, atlas: Atlas) -> set[int]:
+    """The state of an ISO 3166-2 code, whose country may be left out where it is known."""
+    codes = (code.upper(), f"{country_code}-{code.upper()}")
+    return {atlas.state_codes[code] for code in codes if code in atlas.state_codes}
 
 
 def _homonyms(places: list[int], atlas: Atlas) -> list[int]:
@@ -467,11 +531,10 @@ def _check_country(wish: _Wish, found: _Found, atlas: Atlas, misplaced: list[Fin
     given = wish.country
     if given is None or (wish.point_deg is None and wish.place is None):
         return
-    is_inside = belongs(found.country_code, given.code)
-    if is_inside and given.part in (None, found.state_code):
+    if _is_inside(given, found.country_code, found.state_code):
         return
     here = atlas.countries[found.country_code].name if found.country_code else "no country"
-    if is_inside and found.state:
+    if belongs(found.country_code, given.code) and found.state:
         here = f"{found.state}, {here}"
     what = "the coordinates" if wish.point_deg is not None else "the coordinates of the geonameid"
     name = wish.cells["country"] or atlas.countries[given.code].name

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BUILT_IN = ("166", "world")
 """Names of lists that need no file; a file of such a name is reached with `./` before it."""
 WORLD_PEOPLE = 200_000
-"""Cities of `world` have more people than this: about 3,000, from every larger country."""
+"""Cities of `world` have more people than this: about 2,800, from every larger country."""
 MOST_ERRORS_TOLD = 10
 _LEVELS = {"city": "cities", "state": "states", "country": "countries", "continent": "continents"}
 _TABLE166 = Path(__file__).with_name("places166.csv")

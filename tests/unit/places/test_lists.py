@@ -512,6 +512,15 @@ def test_warnings_forbid_nothing(read: Read, tmp_path: Path) -> None:
 # Warnings
 
 
+def test_a_list_of_points_all_in_a_wrong_country_takes_no_minutes(read: Read) -> None:
+    rows = [f"{k},FR,{row['lat_deg']},{row['lon_deg']}" for k, row in enumerate(world().rows)]
+    places = read("city,country,lat,lon", *rows)
+    strayed = [text for text in texts(places, "warning") if "lie in" in text]
+    assert len(strayed) > len(rows) - 100
+    assert sum("nearest place" in text for text in strayed) == 100
+    assert len(places.rows) == len(rows)
+
+
 def test_a_double_is_left_out(read: Read) -> None:
     places = read("city,country", "Kyoto,JP", "KYOTO,Japan", "Nara,JP")
     assert [row["city"] for row in places.rows] == ["Kyoto", "Nara"]
@@ -530,6 +539,19 @@ def test_coordinates_in_another_country_are_told(read: Read) -> None:
     assert [row["country_code"] for row in places.rows] == ["AT", "GB"]
     assert places.rows[0]["state"] == "Austria"
     assert places.rows[0]["state_code"] == ""
+
+
+def test_a_town_at_the_border_is_in_the_country_given(read: Read) -> None:
+    # The time zone's border has it in Vietnam.
+    places = read("city,country,lat,lon", "Depot,China,22.5385,104.011")
+    assert places.findings == ()
+    assert (places.rows[0]["country"], places.rows[0]["state"]) == ("China", "Yunnan")
+
+
+def test_an_id_in_another_country_is_told(read: Read) -> None:
+    places = read("city,country,geonameid", "Munich,Austria,2867714")
+    (warning,) = texts(places, "warning")
+    assert "the coordinates of the geonameid 48.1374, 11.5755 lie in Germany" in warning
 
 
 def test_a_territory_lies_in_its_country(read: Read) -> None:
