@@ -194,6 +194,11 @@ def read_bundle(path: Path) -> Bundle:
     )
 
 
+def read_manifest(path: Path) -> Manifest:
+    """Read what a model folder says of itself; no file is checked.  Raises BundleError."""
+    return parse_manifest(_read_manifest_text(path), where=path / MANIFEST)
+
+
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write `bundle.json` into the folder `path`; same manifest, same bytes."""
     text = json.dumps({"schema": SCHEMA, **asdict(manifest)}, indent=2, sort_keys=True) + "\n"

@@ -58,7 +58,7 @@ def find_bundle(name_or_path: str | None, *, folder: Path | None = None) -> Path
     if name_or_path is None:
         if _is_folder(folder / DEFAULT):
             return folder / DEFAULT
-        raise BundleError(_no_model_text(folder))
+        raise BundleError(no_model_text(folder))
     if name_or_path == DEMO:
         return _demo()
     given = os.path.expanduser(name_or_path)  # noqa: PTH111 - Path's raises for an unknown user
@@ -77,7 +77,17 @@ def has_default_bundle(folder: Path | None = None) -> bool:
 
 def no_model_text(folder: Path | None = None) -> str:
     """That no model is installed, and what to do about it."""
-    return _no_model_text(folder or bundles_folder())
+    return (
+        "no model is installed, and none was named with --bundle.\n"
+        "  To get one: `geotag models pull clip`, on a machine with a network; it needs "
+        "`pip install 'geotag-video[cpu,models]'`. `geotag models list` shows what else there is.\n"
+        "  To try the pipeline: `--bundle demo`, for the footage that `geotag demo` renders. It "
+        "knows only that rendered world; its answers for real footage mean nothing.\n"
+        "  To train one: `python -m train.fit`, then "
+        "`geotag export --checkpoint RUN --out BUNDLE`.\n"
+        "  To install a bundle: `geotag models add BUNDLE`, or name it with --bundle. Models are "
+        f"in {folder or bundles_folder()}."
+    )
 
 
 def _installed(folder: Path) -> list[Path]:
@@ -102,17 +112,6 @@ def _demo() -> Path:
     raise BundleError(
         "opening the demo bundle: this copy of geotag holds none. Train it with `make demo-bundle` "
         "in a source checkout, or install a released version."
-    )
-
-
-def _no_model_text(folder: Path) -> str:
-    return (
-        "no model is installed, and none was named with --bundle.\n"
-        "  To try the pipeline: `--bundle demo`, for the footage that `geotag demo` renders. It "
-        "knows only that rendered world; its answers for real footage mean nothing.\n"
-        "  To train one: `python -m train.fit`, then "
-        "`geotag export --checkpoint RUN --out BUNDLE`.\n"
-        f"  To install one: put its folder at {folder / DEFAULT}, or name it with --bundle."
     )
 
 

@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import traceback
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +20,15 @@ import typer
 from engines.base import EngineError
 from engines.choose import open_engine
 from geotag import __version__
+from geotag.cli_models import (
+    AcceptOption,
+    CitiesOverOption,
+    FramesOption,
+    PlacesOption,
+    ResizeOption,
+    models_app,
+    wish_of,
+)
 from geotag.console import Console, log_handler
 from geotag.errors import (
     EXIT_BUG,
@@ -32,21 +40,13 @@ from geotag.errors import (
     GeotagError,
 )
 from geotag.interrupts import Interrupts
+from geotag.invocation import Invocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from geotag.runs import OpenEngine
-
-
-@dataclass(slots=True)
-class Invocation:
-    """What the flags ask for; `ctx.obj` of every command."""
-
-    command: tuple[str, ...]
-    open_engine: OpenEngine
-    work: Callable[[], int] | None = None
-    console: Console = field(default_factory=Console)
+    from geotag.zero_shot import ZeroShotWish
 
 
 app = typer.Typer(
@@ -57,6 +57,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+app.add_typer(models_app, name="models")
 
 
 def run() -> None:
@@ -276,10 +279,26 @@ def label(
 @app.command()
 def export(
     ctx: typer.Context,
-    checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", metavar="RUN", help="Folder that training wrote.")
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", metavar="RUN", help="Folder that training wrote.")
+    ] = None,
+    from_clip: Annotated[
+        str | None,
+        typer.Option(
+            "--from-clip",
+            metavar="FOLDER|HUB_ID",
+            help="In place of it: a published CLIP or SigLIP, which no training follows.",
+        ),
+    ] = None,
+    places: PlacesOption = None,
+    cities_over: CitiesOverOption = None,
+    frames: FramesOption = None,
+    resize: ResizeOption = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Commit, branch or tag of the HUB_ID.")
+    ] = None,
+    accept_licence: AcceptOption = False,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the bundle. [default: the folder's]")
     ] = None,
@@ -287,9 +306,38 @@ def export(
         bool, typer.Option("--overwrite", help="Replace a bundle that is there.")
     ] = False,
 ) -> None:
-    """Turn a trained checkpoint into a bundle, the model folder that a scan uses."""
+    """Turn a trained checkpoint or a published network into a bundle, which a scan uses."""
     asked: Invocation = ctx.obj
-    asked.work = partial(_export, checkpoint, out, name, overwrite, asked)
+    wish = wish_of(places, cities_over, frames, resize, name, is_accepted=accept_licence)
+    if (checkpoint is None) == (from_clip is None):
+        raise typer.BadParameter("give either --checkpoint or --from-clip.")
+    if from_clip is not None:
+        asked.work = partial(_export_from_clip, from_clip, out, wish, revision, overwrite, asked)
+    elif checkpoint is not None:
+        if wish.is_asked or revision:
+            raise typer.BadParameter(
+                "--places, --cities-over, --frames, --resize, --revision and --accept-licence "
+                "belong to --from-clip."
+            )
+        asked.work = partial(_export, checkpoint, out, name, overwrite, asked)
+
+
+@app.command()
+def places(
+    ctx: typer.Context,
+    given: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE|166|world]", help="List of places; a CSV has a column city."),
+    ] = None,
+    cities_over: CitiesOverOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="CSV to write. [default: print it]"),
+    ] = None,
+) -> None:
+    """Check and complete a list of places for `export --from-clip`, and print it."""
+    asked: Invocation = ctx.obj
+    asked.work = partial(_places, given, cities_over, out, asked)
 
 
 @app.command()
@@ -402,6 +450,40 @@ def _export(
             "source folder"
         ) from exc
     asked.console.result(str(report))
+    return EXIT_OK
+
+
+def _export_from_clip(
+    given: str,
+    out: Path,
+    wish: ZeroShotWish,
+    revision: str | None,
+    overwrite: bool,
+    asked: Invocation,
+) -> int:
+    from geotag.zero_shot import export_from_clip
+
+    export_from_clip(
+        given, out, wish, revision=revision, overwrite=overwrite, console=asked.console
+    )
+    return EXIT_OK
+
+
+def _places(given: str | None, cities_over: int | None, out: Path | None, asked: Invocation) -> int:
+    from geotag.places.lists import describe_places, make_places, places_text
+    from geotag.writers.files import write_file
+
+    listed = make_places(given, cities_over=cities_over)
+    asked.console.say(describe_places(listed))
+    if listed.errors:
+        raise ConfigError(
+            f"checking {listed.source}: {len(listed.errors)} errors, listed above. No list is "
+            "written until they are mended."
+        )
+    if out is None:
+        asked.console.result(places_text(listed.rows).rstrip("\n"))
+    else:
+        write_file(out, places_text(listed.rows))
     return EXIT_OK
 
 

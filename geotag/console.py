@@ -146,6 +146,19 @@ class Console:
             self._last_s = now_s
             self._print(describe_progress(tally, now_s))
 
+    def step(self, text: str) -> None:
+        """Show how far a long step is: one line, redrawn on a terminal, else once a minute."""
+        if self.verbosity == "quiet":
+            return
+        now_s = self.clock()
+        if sys.stderr.isatty() and self.verbosity == "normal":
+            if now_s - self._last_s >= REDRAW_INTERVAL_S:
+                self._last_s = now_s
+                self._draw(text)
+        elif now_s - self._last_s >= LOG_INTERVAL_S:
+            self._last_s = now_s
+            self._print(text)
+
     def problems(self, tally: Tally) -> None:
         """List each video that failed or was tagged from a part, with its reason."""
         if self.verbosity == "quiet":

@@ -294,6 +294,8 @@ def _announce(plan: _Plan, console: Console) -> None:
     if plan.model is not None:
         console.say(f"engine {plan.engine}")
         console.say(f"sampling {plan.sampling}")
+        if console.verbosity == "verbose":
+            console.say(f"licence of the weights: {plan.model.bundle.manifest.licence}")
 
 
 class _Writing:
@@ -447,6 +449,7 @@ def _run_facts(tally: Tally, plan: _Plan, outcome: str) -> RunFacts:
         command=tuple(plan.command),
         config=asdict(plan.config),
         bundle=plan.model.bundle.label if plan.model else None,
+        licence=plan.model.bundle.manifest.licence if plan.model else None,
         engine=plan.engine,
         sampling=plan.sampling,
         outcome=outcome,

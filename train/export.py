@@ -271,7 +271,7 @@ def _write_manifest(
     )
     card = model_card(manifest, evaluation)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8", newline="\n")
-    best = max(policies, key=lambda policy: policy.city_top1)
+    best = max(policies, key=lambda policy: policy.city_top1 or 0.0)
     files = {
         "MODEL_CARD.md": describe_file(folder / "MODEL_CARD.md"),
         "model.onnx": describe_file(
@@ -279,8 +279,8 @@ def _write_manifest(
             precision="fp32",
             policy=best.policy,
             span_s=best.span_s,
-            city_top1=best.city_top1,
-            country_top1=best.country_top1,
+            city_top1=best.city_top1 or 0.0,
+            country_top1=best.country_top1 or 0.0,
             command=str(evaluation.get("command", "")),
         ),
         "places.csv": describe_file(folder / "places.csv"),

@@ -33,6 +33,8 @@ class RunFacts:
     """The resolved settings."""
     bundle: str | None
     """None: no model looked at pictures."""
+    licence: str | None
+    """Of the bundle's weights: what its answers may be used for."""
     engine: str
     """The choice of the engine, with why not another."""
     sampling: str

@@ -7,22 +7,24 @@ tensors, and code that comes with a model is never loaded.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from transformers import AutoTokenizer, CLIPModel, SiglipModel
+from transformers.utils import logging
 
 from engines.bundle import Resize, sha256_of
 from train.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
 Family = Literal["clip", "siglip"]
 _MODELS = {"clip": CLIPModel, "siglip": SiglipModel}
@@ -48,7 +50,8 @@ class Checkpoint:
     """A network with its tokenizer."""
 
     family: Family
-    model: nn.Module
+    model: Any
+    """A CLIPModel or SiglipModel of transformers, in float32."""
     tokenizer: Any
     picture: PictureSpec
     weights: dict[str, str]
@@ -80,12 +83,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     family = _family(folder)
     weights = _weight_files(folder)
     try:
-        # Reads tensors only: transformers passes weights_only=True for pickles, and neither class
-        # runs code of the folder.
-        model, notes = _MODELS[family].from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, weights_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with _quiet():
+            # Reads tensors only: of a pickle weights_only takes nothing else, and neither class
+            # runs code of the folder.
+            model, notes = _MODELS[family].from_pretrained(
+                folder, local_files_only=True, output_loading_info=True, weights_only=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as exc:  # the many ways in which a damaged folder breaks a library
         raise ExportError(
             f"reading the network in {folder}: {type(exc).__name__}: {exc}. If it was downloaded, "
@@ -109,7 +113,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def embed_pictures(checkpoint: Checkpoint, pictures_NHWC: NDArray[np.uint8]) -> Tensor:
-    """Embeddings of pictures, by the network's own code.  uint8 [N, H, W, 3] -> [N, D], length 1."""
+    """Embeddings of length 1, by the network's own code.  uint8 [N, H, W, 3] -> [N, D]."""
     spec = checkpoint.picture
     pixels = torch.from_numpy(pictures_NHWC).float() * spec.scale
     pixels = (pixels - torch.tensor(spec.mean)) / torch.tensor(spec.std)
@@ -166,6 +170,20 @@ def _unit(found: Any) -> Tensor:  # noqa: ANN401
     """The pooled output, whatever a version of transformers wraps it in, at length 1."""
     pooled: Tensor = getattr(found, "pooler_output", found)
     return pooled / pooled.norm(dim=-1, keepdim=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and advice to itself."""
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()
 
 
 def _family(folder: Path) -> Family:

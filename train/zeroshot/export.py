@@ -124,7 +124,7 @@ def export_zero_shot(
         places_csv = places_text(places.rows)
         (aside / "places.csv").write_text(places_csv, encoding="utf-8", newline="\n")
         manifest = _manifest(name or out.name, checkpoint, hierarchy, source, frames)
-        facts = _facts(checkpoint, source, prompts, places, places_csv, frames)
+        facts = _facts(checkpoint, source, prompts, places, places_csv, manifest.outputs, frames)
         _write_manifest(aside, replace(manifest, zero_shot=facts))
         bundle = read_bundle(aside)
         parity = check_parity(
@@ -151,9 +151,10 @@ def embed_heads(
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Floats]:
     """Mean text embeddings of every class of every head.  -> [K, E] each, of length 1."""
-    names = {level: place_names(hierarchy, level) for level in LEVELS}
-    names |= {"scene": [prompts.scenes[group] for group in SCENE_GROUPS]}  # type: ignore[dict-item]
-    total = sum(len(set(words)) * len(prompts.templates[head]) for head, words in names.items())
+    names: dict[str, list[str]] = {level: place_names(hierarchy, level) for level in LEVELS}
+    names["scene"] = [prompts.scenes[group] for group in SCENE_GROUPS]
+    templates = {head: prompts.affordable(head, len(words)) for head, words in names.items()}
+    total = sum(len(set(words)) * len(templates[head]) for head, words in names.items())
     done = 0
 
     def count(texts: int) -> None:
@@ -164,7 +165,7 @@ def embed_heads(
     return {
         head: mean_embeddings(
             words,
-            prompts.templates[head],
+            templates[head],
             lambda texts: embed_texts(checkpoint, texts),
             count,
         )
@@ -205,6 +206,7 @@ def _facts(
     prompts: Prompts,
     places: PlaceList,
     places_csv: str,
+    outputs: Mapping[str, int],
     frames: int,
 ) -> dict[str, Any]:
     return {
@@ -212,7 +214,9 @@ def _facts(
         "source": source.name,
         "revision": source.revision,
         "weights": checkpoint.weights,
-        "prompts": {head: list(texts) for head, texts in prompts.templates.items()},
+        "prompts": {
+            head: list(prompts.affordable(head, outputs[head])) for head in prompts.templates
+        },
         "prompts_sha256": prompts.digest,
         "lower_case": checkpoint.is_lower_case,
         "places": {
@@ -230,13 +234,13 @@ def _manifest(
     name: str, checkpoint: Checkpoint, hierarchy: Hierarchy, source: Source, frames: int
 ) -> Manifest:
     picture = checkpoint.picture
-    sizes = {level: hierarchy.size(level) for level in LEVELS}
+    sizes: dict[str, int] = {level: hierarchy.size(level) for level in LEVELS}
     width = int(
         checkpoint.model.config.projection_dim
         if checkpoint.family == "clip"
         else checkpoint.model.config.vision_config.hidden_size
     )
-    plain = {
+    plain: dict[str, LevelCalibration] = {
         level: LevelCalibration(temperature=1.0, threshold_prob=THRESHOLD_PROB) for level in LEVELS
     }
     return Manifest(

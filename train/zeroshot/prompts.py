@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from geotag.places.hierarchy import Hierarchy
 
 _FILE = Path(__file__).with_name("prompts.toml")
+MOST_TEXTS = 20_000
+"""Of one head: ten thousand cities have two texts each, more have one, which says nearly as much
+and spares minutes."""
 CHUNK = 2048
 """Texts embedded between two words of progress."""
 
@@ -42,6 +45,10 @@ class Prompts:
     """For city, state, country, continent and scene; `{place}` stands for the name."""
     scenes: dict[str, str]
     """What stands for each scene group in a text."""
+
+    def affordable(self, head: str, classes: int) -> tuple[str, ...]:
+        """The first templates of a head, as many as make MOST_TEXTS with its classes, but one."""
+        return self.templates[head][: max(1, MOST_TEXTS // max(classes, 1))]
 
     @property
     def digest(self) -> str:
