@@ -76,28 +76,24 @@ def fetch(
         check_digests(brought, sha256 or {})
         return Fetched(folder=brought, revision=None)
     try:
-        import huggingface_hub
+        from huggingface_hub import HfApi, constants, snapshot_download
     except ImportError as exc:
         raise ConfigError(
             f"fetching {hub_id}: {exc}. Install what models need: "
             "pip install 'geotag-video[cpu,models]'"
         ) from exc
-    tell(f"fetching {hub_id} from {huggingface_hub.constants.ENDPOINT}")
+    tell(f"fetching {hub_id} from {constants.ENDPOINT}")
     try:
-        listing = huggingface_hub.HfApi().model_info(hub_id, revision=revision, files_metadata=True)
+        listing = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
         _check_licence(hub_id, listing, is_accepted=is_accepted)
         wanted = choose_files(entry.rfilename for entry in listing.siblings or ())
-        folder = Path(
-            huggingface_hub.snapshot_download(
-                hub_id, revision=listing.sha, allow_patterns=list(wanted)
-            )
-        )
+        folder = Path(snapshot_download(hub_id, revision=listing.sha, allow_patterns=list(wanted)))
     except ConfigError:
         raise
     except Exception as exc:  # told apart below: the library has a dozen of them
-        kept = _kept(huggingface_hub, hub_id, revision) if _is_offline(exc) else None
+        kept = _kept(hub_id, revision) if _is_offline(exc) else None
         if kept is None:
-            raise ConfigError(_explain(exc, huggingface_hub, hub_id, revision, brought)) from exc
+            raise ConfigError(_explain(exc, hub_id, revision, brought)) from exc
         tell(f"no network; taking what an earlier download left in {kept}")
         check_digests(kept, sha256 or {})
         return Fetched(folder=kept, revision=kept.name)
@@ -168,10 +164,12 @@ def _check(path: Path, entry: Any) -> None:  # noqa: ANN401
         )
 
 
-def _kept(hub: Any, hub_id: str, revision: str | None) -> Path | None:  # noqa: ANN401
+def _kept(hub_id: str, revision: str | None) -> Path | None:
     """The folder of an earlier, whole download, without a network."""
+    from huggingface_hub import snapshot_download
+
     try:
-        folder = Path(hub.snapshot_download(hub_id, revision=revision, local_files_only=True))
+        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
     except Exception:  # noqa: BLE001 - there is none
         return None
     has_weights = any(
@@ -187,13 +185,13 @@ def _is_offline(exc: Exception) -> bool:
 
 def _explain(
     exc: Exception,
-    hub: Any,  # noqa: ANN401
     hub_id: str,
     revision: str | None,
     brought: Path | None,
 ) -> str:
-    errors = hub.errors
-    page = f"{hub.constants.ENDPOINT}/{hub_id}"
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{hub_id}"
     if isinstance(exc, errors.GatedRepoError):
         return (
             f"fetching {hub_id}: its owner asks for consent first. Open {page} in a browser, "
@@ -201,7 +199,7 @@ def _explain(
         )
     if isinstance(exc, errors.RepositoryNotFoundError):
         return (
-            f"fetching {hub_id}: {hub.constants.ENDPOINT} has no such repository, or it is "
+            f"fetching {hub_id}: {constants.ENDPOINT} has no such repository, or it is "
             "private. A hub id is OWNER/NAME, such as openai/clip-vit-base-patch32; for a folder "
             "on this machine give its path."
         )
@@ -221,7 +219,7 @@ def _explain(
     )
     tree = f"{page}/tree/{revision or 'main'}"
     return (
-        f"fetching {hub_id}: {hub.constants.ENDPOINT} cannot be reached "
+        f"fetching {hub_id}: {constants.ENDPOINT} cannot be reached "
         f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no answer'}).\n"
         "  With a network: run the same command again; it goes on where it stopped.\n"
         f"  Without one: on another machine download from {tree}\n"

@@ -19,7 +19,7 @@ from geotag.geo import distance_m, distances_m
 from geotag.places.gazetteer import CONTINENTS, KM_PER_ROOT_PERSON, read_gazetteer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from engines.bundle import Level
     from geotag.locate import Agreement
@@ -110,44 +110,89 @@ class JoinedCity:
     point_deg: tuple[float, float] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Join:
-    """A class tree and what its classes are in the gazetteer."""
+    """A class tree and what its classes are in the gazetteer, each looked up when it is asked for.
 
-    cities: tuple[JoinedCity, ...]
-    """In the order of the classes."""
-    paths: Mapping[tuple[str, ...], tuple[int, ...]]
-    """City classes below a class, by its names from its own level upwards."""
-    country_codes: frozenset[str]
-    """Codes of all countries of the tree."""
-    state_ids: Mapping[str, int]
-    """GeoNames id of a state by its ISO 3166-2 code."""
-    mismatches: tuple[str, ...]
-    """What could not be joined, or only with a doubt; empty for `places166.csv`."""
+    A tree may have tens of thousands of classes, and a scan asks for a handful.
+    """
 
-
-def join_hierarchy(hierarchy: Hierarchy, gazetteer: Gazetteer | None = None) -> Join:
-    """Find each class of a tree in the gazetteer."""
-    gazetteer = gazetteer or read_gazetteer()
-    rows = {int(geonameid): row for row, geonameid in enumerate(gazetteer.table.geonameids)}
-    cities, mismatches = [], []
-    for city, place in enumerate(hierarchy.places["city"]):
-        country = hierarchy.places["country"][hierarchy.ancestors["country"][city]]
-        row = rows.get(place.geonameid or -1)
-        joined = _join_city(place, country, row, gazetteer)
-        cities.append(joined)
-        mismatches += _doubts(place, country, joined)
-    return Join(
-        cities=tuple(cities),
-        paths=_paths(hierarchy),
-        country_codes=frozenset(place.code for place in hierarchy.places["country"]),
-        state_ids={
+    def __init__(self, hierarchy: Hierarchy, gazetteer: Gazetteer) -> None:
+        """Keep both; nothing is looked up yet."""
+        self._hierarchy = hierarchy
+        self._gazetteer = gazetteer
+        self._order = np.argsort(gazetteer.table.geonameids, kind="stable")
+        self._joined: dict[int, JoinedCity] = {}
+        self.country_codes = frozenset(place.code for place in hierarchy.places["country"])
+        """Codes of all countries of the tree."""
+        self.state_ids: dict[str, int] = {
             state.code: state.geonameid
             for state in gazetteer.table.states
             if state.code is not None and state.geonameid is not None
-        },
-        mismatches=tuple(mismatches),
-    )
+        }
+        """GeoNames id of a state by its ISO 3166-2 code."""
+
+    def city(self, city: int) -> JoinedCity:
+        """What a city class is in the gazetteer."""
+        if city not in self._joined:
+            hierarchy = self._hierarchy
+            place = hierarchy.places["city"][city]
+            country = hierarchy.places["country"][hierarchy.ancestors["country"][city]]
+            row = self._row(place.geonameid)
+            self._joined[city] = _join_city(place, country, row, self._gazetteer)
+        return self._joined[city]
+
+    def below(self, names: tuple[str, ...]) -> list[JoinedCity]:
+        """The cities of a class, which is given by its names from its own level upwards.
+
+        Raises:
+            KeyError: the tree has no such class.
+        """
+        levels = LEVELS[len(LEVELS) - len(names) :]
+        parents = np.array([-1])
+        for level, name in zip(reversed(levels), reversed(names), strict=True):
+            parents = np.array(
+                [
+                    number
+                    for number, place in enumerate(self._hierarchy.places[level])
+                    if place.name == name and place.parent in parents
+                ],
+                dtype=np.intp,
+            )
+        if not len(parents):
+            raise KeyError(names)
+        inside = np.isin(self._hierarchy.ancestors[levels[0]], parents)
+        return [self.city(int(city)) for city in np.flatnonzero(inside)]
+
+    @property
+    def cities(self) -> list[JoinedCity]:
+        """Every city class, in order."""
+        return [self.city(city) for city in range(self._hierarchy.size("city"))]
+
+    @property
+    def mismatches(self) -> list[str]:
+        """What cannot be joined, or only with a doubt; empty for `places166.csv`."""
+        places = self._hierarchy.places
+        owners = self._hierarchy.ancestors["country"]
+        return [
+            doubt
+            for city, place in enumerate(places["city"])
+            for doubt in _doubts(place, places["country"][owners[city]], self.city(city))
+        ]
+
+    def _row(self, geonameid: int | None) -> int | None:
+        """The place of the gazetteer that has an id."""
+        if geonameid is None:
+            return None
+        ids = self._gazetteer.table.geonameids
+        at = int(np.searchsorted(ids, geonameid, sorter=self._order))
+        if at == len(ids) or ids[self._order[at]] != geonameid:
+            return None
+        return int(self._order[at])
+
+
+def join_hierarchy(hierarchy: Hierarchy, gazetteer: Gazetteer | None = None) -> Join:
+    """Join the classes of a tree with the gazetteer."""
+    return Join(hierarchy, gazetteer or read_gazetteer())
 
 
 def compare(geocode: Geocode, join: Join, names: tuple[str, ...]) -> Level | None:
@@ -204,7 +249,7 @@ def fold_name(name: str) -> str:
 
 
 def _agrees(level: Level, path: tuple[str, ...], geocode: Geocode, join: Join) -> bool:
-    cities = [join.cities[city] for city in join.paths[path]]
+    cities = join.below(path)
     ids = {city.geonameid for city in cities if city.geonameid is not None}
     is_same_city = bool(ids & {geocode.city_geonameid, geocode.nearest_geonameid}) or any(
         _takes_in(city, geocode) for city in cities
@@ -338,15 +383,3 @@ def _doubts(place: Place, country: Place, joined: JoinedCity) -> list[str]:
     if joined.km is not None and joined.km > SAME_CITY_KM:
         doubts.append(f"{where}: the gazetteer has it {joined.km:.0f} km away")
     return doubts
-
-
-def _paths(hierarchy: Hierarchy) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """City classes below each class, by its names from its level upwards."""
-    below: dict[tuple[str, ...], list[int]] = {}
-    for city in range(hierarchy.size("city")):
-        names = tuple(
-            hierarchy.places[level][int(hierarchy.ancestors[level][city])].name for level in LEVELS
-        )
-        for depth in range(len(LEVELS)):
-            below.setdefault(names[depth:], []).append(city)
-    return {path: tuple(cities) for path, cities in below.items()}

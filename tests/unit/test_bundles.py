@@ -37,7 +37,8 @@ def test_nothing_asked_and_no_default_says_what_to_do(folder: Path) -> None:
     assert "its answers for real footage mean nothing" in text
     assert "python -m train.fit" in text
     assert "geotag export --checkpoint RUN --out BUNDLE" in text
-    assert str(folder / "default") in text
+    assert "geotag models pull clip" in text
+    assert str(folder) in text
 
 
 def test_an_unknown_name_lists_the_known_ones(folder: Path) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Family = Literal["clip", "siglip"]
-_MODELS = {"clip": CLIPModel, "siglip": SiglipModel}
+_MODELS: dict[str, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In the order in which they are taken; each may be cut into several, which an index names."""
 TEXT_BATCH = 256

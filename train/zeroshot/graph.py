@@ -215,8 +215,9 @@ def _pooled(tower: _Tower, tokens: str) -> str:
     """One vector a frame.  [F, P, D] -> [F, E]."""
     graph, epsilon = tower.graph, tower.epsilon
     if tower.family == "clip":
-        first = graph.constant("class.index", 0, np.int64)
-        token = graph.op("Gather", tokens, first, out="class.out", axis=1)
+        first = graph.constant("class.index", [0], np.int64)
+        token = graph.op("Gather", tokens, first, out="class.taken", axis=1)
+        token = graph.reshape(token, (-1, tower.shape.width), out="class.out")
         token = graph.norm(token, "vision_model.post_layernorm", epsilon, out="class.norm")
         return graph.linear(token, "visual_projection", out="projected")
     tokens = graph.norm(tokens, "vision_model.post_layernorm", epsilon, out="tokens.norm")

@@ -152,7 +152,7 @@ def test_two_kilometres_from_the_centre_nine_in_ten_agree_with_the_class(
 
 
 def test_every_class_is_joined_without_a_doubt(join: Join) -> None:
-    assert join.mismatches == ()
+    assert join.mismatches == []
     assert all(city.geonameid is not None for city in join.cities)
 
 
@@ -162,7 +162,7 @@ def test_a_class_without_an_id_is_found_by_name_country_and_distance(gazetteer: 
     ]
     join = join_hierarchy(build_hierarchy(rows, source="test"), gazetteer)
     assert [city.geonameid for city in join.cities] == [3688689, 2643743, 2692969]
-    assert join.mismatches == ()
+    assert join.mismatches == []
 
 
 def test_what_cannot_be_joined_is_listed(gazetteer: Gazetteer) -> None:
