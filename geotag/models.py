@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _KNOWN = Path(__file__).with_name("known_models.toml")
+KNOWN_VARIABLE = "GEOTAG_KNOWN_MODELS"
+"""Names a file to read in place of ours: a mirror's list, or a fleet's own."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -74,14 +76,20 @@ class InstalledModel:
     """Why it cannot be used."""
 
 
-def read_known(path: Path = _KNOWN) -> dict[str, KnownModel]:
-    """The public networks by name.
+def read_known(path: Path | None = None) -> dict[str, KnownModel]:
+    """The public networks by name, from our file or the one that KNOWN_VARIABLE names.
 
     Raises:
-        OSError, ValueError, TypeError: the file is not what it should be.
+        ConfigError: the file is not what it should be.
     """
-    entries: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    return {name: KnownModel(name=name, **entry) for name, entry in entries.items()}
+    path = path or Path(os.environ.get(KNOWN_VARIABLE) or _KNOWN)
+    try:
+        entries: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {name: KnownModel(name=name, **entry) for name, entry in entries.items()}
+    except (OSError, ValueError, TypeError) as exc:
+        raise ConfigError(
+            f"reading the known models from {path}: {exc}. Each is a table as in {_KNOWN}."
+        ) from exc
 
 
 def known_model(name: str) -> KnownModel:
