@@ -166,16 +166,16 @@ def _check(path: Path, entry: Any) -> None:  # noqa: ANN401
 
 def _kept(hub_id: str, revision: str | None) -> Path | None:
     """The folder of an earlier, whole download, without a network."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-    except Exception:  # noqa: BLE001 - there is none
+    found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    if not isinstance(found, str):
         return None
+    folder = Path(found).parent
     has_weights = any(
         (folder / name).is_file() or (folder / f"{name}.index.json").is_file() for name in WEIGHTS
     )
-    return folder if has_weights and (folder / "config.json").is_file() else None
+    return folder if has_weights else None
 
 
 def _is_offline(exc: Exception) -> bool:

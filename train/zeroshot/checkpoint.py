@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from engines.bundle import Resize, sha256_of
 from train.errors import ExportError
+from train.zeroshot.text import TEXT_BATCH, clip_text_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,8 +31,6 @@ Family = Literal["clip", "siglip"]
 _MODELS: dict[str, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In the order in which they are taken; each may be cut into several, which an index names."""
-TEXT_BATCH = 256
-"""Texts at a time: larger ones are no faster on two cores, and cost memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,39 +124,36 @@ def embed_pictures(checkpoint: Checkpoint, pictures_NHWC: NDArray[np.uint8]) -> 
 def embed_texts(checkpoint: Checkpoint, texts: Sequence[str]) -> NDArray[np.float32]:
     """Embeddings of texts.  -> [N, D], each of length 1.
 
-    CLIP reads from left to right and takes the state at the text's end, so that texts of one
-    length go through without padding, in a sixth of the time. SigLIP was trained on padded ones.
+    CLIP reads from left to right, which `train.zeroshot.text` makes use of; SigLIP was trained on
+    padded texts, and gets them.
     """
     if checkpoint.is_lower_case:
         texts = [text.lower() for text in texts]
-    longest = int(checkpoint.model.config.text_config.max_position_embeddings)
-    if checkpoint.family == "siglip":
-        rows = [
-            _text_features(
-                checkpoint,
-                checkpoint.tokenizer(
-                    list(texts[at : at + TEXT_BATCH]),
-                    padding="max_length",
-                    max_length=longest,
-                    truncation=True,
-                    return_tensors="pt",
-                ),
-            )
-            for at in range(0, len(texts), TEXT_BATCH)
-        ]
-        return np.concatenate(rows)
-    ids = checkpoint.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
-    by_length: dict[int, list[int]] = {}
-    for number, tokens in enumerate(ids):
-        by_length.setdefault(len(tokens), []).append(number)
-    width = int(checkpoint.model.config.projection_dim)
-    found = np.empty((len(texts), width), dtype=np.float32)
-    for _, numbers in sorted(by_length.items()):
-        for at in range(0, len(numbers), TEXT_BATCH):
-            some = numbers[at : at + TEXT_BATCH]
-            batch = {"input_ids": torch.tensor([ids[number] for number in some])}
-            found[some] = _text_features(checkpoint, batch)
-    return found
+    config = checkpoint.model.config.text_config
+    limits: dict[str, Any] = {"truncation": True, "max_length": int(config.max_position_embeddings)}
+    if checkpoint.family == "clip":
+        ids = checkpoint.tokenizer(list(texts), **limits)["input_ids"]
+        if all(_ends_with_end(tokens, config) for tokens in ids):
+            found = clip_text_features(checkpoint.model, ids)
+            return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+        limits["padding"] = True
+    else:
+        limits["padding"] = "max_length"
+    rows = []
+    for at in range(0, len(texts), TEXT_BATCH):
+        some = list(texts[at : at + TEXT_BATCH])
+        rows.append(
+            _text_features(checkpoint, checkpoint.tokenizer(some, return_tensors="pt", **limits))
+        )
+    return np.concatenate(rows)
+
+
+def _ends_with_end(tokens: Sequence[int], config: Any) -> bool:  # noqa: ANN401
+    """Whether the token that CLIP reads its answer from is the last one."""
+    if config.eos_token_id == 2:  # old configurations name a wrong one: it is the highest
+        return max(tokens) == tokens[-1] and tokens.count(tokens[-1]) == 1
+    end = config.eos_token_id
+    return end in tokens and tokens.index(end) == len(tokens) - 1
 
 
 def _text_features(checkpoint: Checkpoint, inputs: Any) -> NDArray[np.float32]:  # noqa: ANN401

@@ -114,7 +114,7 @@ def export_zero_shot(
     if resize is not None:
         checkpoint = replace(checkpoint, picture=replace(checkpoint.picture, resize=resize))
     source = source or Source(name=folder.resolve().name, licence=card_licence(folder))
-    prompts = read_prompts()
+    prompts = read_prompts().affordable(hierarchy.size("city"))
     texts = embed_heads(checkpoint, hierarchy, prompts, tell)
     tell("checking the graph with ONNX Runtime and OpenVINO")
     allowed = PARITY * max(1.0, checkpoint.logit_scale / 10)
@@ -124,7 +124,7 @@ def export_zero_shot(
         places_csv = places_text(places.rows)
         (aside / "places.csv").write_text(places_csv, encoding="utf-8", newline="\n")
         manifest = _manifest(name or out.name, checkpoint, hierarchy, source, frames)
-        facts = _facts(checkpoint, source, prompts, places, places_csv, manifest.outputs, frames)
+        facts = _facts(checkpoint, source, prompts, places, places_csv, frames)
         _write_manifest(aside, replace(manifest, zero_shot=facts))
         bundle = read_bundle(aside)
         parity = check_parity(
@@ -153,8 +153,7 @@ def embed_heads(
     """Mean text embeddings of every class of every head.  -> [K, E] each, of length 1."""
     names: dict[str, list[str]] = {level: place_names(hierarchy, level) for level in LEVELS}
     names["scene"] = [prompts.scenes[group] for group in SCENE_GROUPS]
-    templates = {head: prompts.affordable(head, len(words)) for head, words in names.items()}
-    total = sum(len(set(words)) * len(templates[head]) for head, words in names.items())
+    total = sum(len(set(words)) * len(prompts.templates[head]) for head, words in names.items())
     done = 0
 
     def count(texts: int) -> None:
@@ -165,7 +164,7 @@ def embed_heads(
     return {
         head: mean_embeddings(
             words,
-            templates[head],
+            prompts.templates[head],
             lambda texts: embed_texts(checkpoint, texts),
             count,
         )
@@ -206,7 +205,6 @@ def _facts(
     prompts: Prompts,
     places: PlaceList,
     places_csv: str,
-    outputs: Mapping[str, int],
     frames: int,
 ) -> dict[str, Any]:
     return {
@@ -214,9 +212,7 @@ def _facts(
         "source": source.name,
         "revision": source.revision,
         "weights": checkpoint.weights,
-        "prompts": {
-            head: list(prompts.affordable(head, outputs[head])) for head in prompts.templates
-        },
+        "prompts": {head: list(texts) for head, texts in prompts.templates.items()},
         "prompts_sha256": prompts.digest,
         "lower_case": checkpoint.is_lower_case,
         "places": {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from geotag.places.hierarchy import Hierarchy
 
 _FILE = Path(__file__).with_name("prompts.toml")
-MOST_TEXTS = 20_000
-"""Of one head: ten thousand cities have two texts each, more have one, which says nearly as much
-and spares minutes."""
+MOST_TEXTS = 10_000
+"""Five thousand cities have two texts each; more have one, which spares minutes."""
 CHUNK = 2048
 """Texts embedded between two words of progress."""
 
@@ -46,9 +45,11 @@ class Prompts:
     scenes: dict[str, str]
     """What stands for each scene group in a text."""
 
-    def affordable(self, head: str, classes: int) -> tuple[str, ...]:
-        """The first templates of a head, as many as make MOST_TEXTS with its classes, but one."""
-        return self.templates[head][: max(1, MOST_TEXTS // max(classes, 1))]
+    def affordable(self, cities: int) -> Prompts:
+        """The first templates of every head: as many as make MOST_TEXTS for the cities, or one."""
+        count = max(1, MOST_TEXTS // max(cities, 1))
+        templates = {head: texts[:count] for head, texts in self.templates.items()}
+        return replace(self, templates=templates)
 
     @property
     def digest(self) -> str:
