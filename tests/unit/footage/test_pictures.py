@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av import VideoFrame
+from PIL import Image
 
 from geotag.footage.clips import Sampling, Window
 from geotag.footage.decode import open_video
@@ -122,3 +125,37 @@ def test_a_picture_is_squashed_to_the_size_whatever_its_shape() -> None:
     picture = PictureMaker().make(frame, 48, 48)
     want = bars(5, 48, 48)
     assert np.abs(picture[:, :, 1].astype(int) - want).mean() < 12
+
+
+@pytest.mark.parametrize("size", [(640, 360), (1280, 720), (360, 640), (101, 97), (32, 32)])
+def test_a_picture_is_cropped_as_clip_was_trained(size: tuple[int, int]) -> None:
+    """Against Pillow: the shorter side to 32 px, then the middle."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    whole = coarse.resize(size, Image.Resampling.BICUBIC)
+    found = PictureMaker().make(VideoFrame.from_image(whole), 32, 32, "crop")
+    short = min(size)
+    fitted = whole.resize((size[0] * 32 // short, size[1] * 32 // short), Image.Resampling.BOX)
+    left, top = (fitted.width - 32) // 2, (fitted.height - 32) // 2
+    wanted = np.asarray(fitted.crop((left, top, left + 32, top + 32)), dtype=int)
+    assert found.shape == wanted.shape
+    assert np.abs(found.astype(int) - wanted).mean() < 2
+
+
+def test_a_turned_picture_is_cropped_after_it_is_turned(tmp_path: Path) -> None:
+    sizes = {"size": (96, 48), "gop": 1}
+    flat = write_video(tmp_path / "flat.mp4", frames=1, **sizes)
+    turned = write_video(tmp_path / "turned.mp4", frames=1, rotation_deg=90, **sizes)
+    found = []
+    for path in (flat, turned):
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+            found.append(PictureMaker().make(frame, 48, 32, "crop"))
+    assert found[0].shape == found[1].shape == (48, 32, 3)
+
+
+def test_a_picture_of_an_absurd_shape_takes_no_absurd_memory() -> None:
+    frame = VideoFrame.from_image(Image.new("RGB", (16_000, 2), (200, 100, 50)))
+    picture = PictureMaker().make(frame, 224, 224, "crop")
+    assert picture.shape == (224, 224, 3)
+    assert mean_colour(picture) == pytest.approx((200, 100, 50), abs=3)
