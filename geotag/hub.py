@@ -80,7 +80,7 @@ def fetch(
     except ImportError as exc:
         raise ConfigError(
             f"fetching {hub_id}: {exc}. Install what models need: "
-            "pip install 'geotag-video[cpu,models]'"
+            "pip install '.[cpu,models]' in geotag's source folder"
         ) from exc
     tell(f"fetching {hub_id} from {constants.ENDPOINT}")
     try:

@@ -162,7 +162,7 @@ def _need_exporter(doing: str) -> None:
     except ModuleNotFoundError as exc:
         raise ConfigError(
             f"making a model from {doing}: the package {exc.name!r} is not installed. Making "
-            "models needs more than a scan: pip install 'geotag-video[cpu,models]'"
+            "models needs more than a scan: pip install '.[cpu,models]' in geotag's source folder"
         ) from exc
 
 
