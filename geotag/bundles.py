@@ -79,8 +79,9 @@ def no_model_text(folder: Path | None = None) -> str:
     """That no model is installed, and what to do about it."""
     return (
         "no model is installed, and none was named with --bundle.\n"
-        "  To get one: `geotag models pull clip`, on a machine with a network; it needs `pip install "
-        "'.[cpu,models]'` in geotag's source folder. `geotag models list` shows what there is.\n"
+        "  To get one: `geotag models pull clip`, on a machine with a network; it needs\n"
+        "  `pip install '.[cpu,models]'` in geotag's source folder. `geotag models list` shows "
+        "what there is.\n"
         "  To try the pipeline: `--bundle demo`, for the footage that `geotag demo` renders. It "
         "knows only that rendered world; its answers for real footage mean nothing.\n"
         "  To train one: `python -m train.fit`, then "
