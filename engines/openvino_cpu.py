@@ -5,6 +5,8 @@ Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K width of an 
 
 from __future__ import annotations
 
+import ctypes
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
     from engines.bundle import Bundle, Manifest
 
 MODEL = "model.onnx"
+WEIGHTS = "model.onnx.data"
+"""Where a large network's weights are, beside MODEL."""
 INPUT = "clip"
+EMBEDDING = "embedding"
+"""Tensor that divides a network of images and texts: before it the images, after it the places."""
+_MADV_DONTNEED = 4
+"""Of <sys/mman.h> on Linux."""
 
 
 class OpenvinoEngine:
@@ -49,7 +57,7 @@ class OpenvinoEngine:
             )
         self._manifest = bundle.manifest
         self._label = bundle.label
-        self._request = _compile(bundle.file(MODEL), bundle.manifest, threads)
+        self._requests = _compile(bundle.file(MODEL), bundle.manifest, threads)
 
     def infer(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run N clips.  uint8 [N, T, H, W, 3] -> every output of the bundle, float32 [N, K].
@@ -62,7 +70,7 @@ class OpenvinoEngine:
             EngineError: the engine is closed, or OpenVINO fails; its own words are kept.
         """
         self._check_clips(clips_NTHWC)
-        if self._request is None:
+        if not self._requests:
             raise EngineError(f"running {self._label}: the engine was closed; open it again.")
         scores = {
             output: np.empty((len(clips_NTHWC), width), dtype=np.float32)
@@ -70,16 +78,19 @@ class OpenvinoEngine:
         }
         for row, clip_THWC in enumerate(clips_NTHWC):
             try:
-                self._request.infer({INPUT: np.ascontiguousarray(clip_THWC)[np.newaxis]})
+                given = {INPUT: np.ascontiguousarray(clip_THWC)[np.newaxis]}
+                for request in self._requests:
+                    request.infer(given)
+                    given = {EMBEDDING: request.get_output_tensor(0).data}
             except RuntimeError as exc:
                 raise EngineError(f"running {self._label} with OpenVINO: {exc}") from exc
             for output, scores_NK in scores.items():
-                scores_NK[row] = self._request.get_tensor(output).data[0]
+                scores_NK[row] = self._requests[-1].get_tensor(output).data[0]
         return scores
 
     def close(self) -> None:
         """Release the compiled network and its memory; calling twice is harmless."""
-        self._request = None
+        self._requests = []
 
     def _check_clips(self, clips_NTHWC: NDArray[np.uint8]) -> None:
         expected = _clip_shape(self._manifest)
@@ -90,8 +101,13 @@ class OpenvinoEngine:
             )
 
 
-def _compile(path: Path, manifest: Manifest, threads: int) -> Any:  # noqa: ANN401  (openvino has no types)
-    """Read, check and compile a model; returns OpenVINO's InferRequest."""
+def _compile(path: Path, manifest: Manifest, threads: int) -> list[Any]:  # openvino has no types
+    """Read, check and compile a model; returns OpenVINO's InferRequests, to be run one by one.
+
+    OpenVINO compiles by copying every weight into an order of its own, and keeps the original: for
+    a moment the network is in memory twice. Mapped originals are given back to the system after
+    each part, so that tens of thousands of places, compiled last, need no more than that moment.
+    """
     try:
         import openvino
     except ImportError as exc:
@@ -106,9 +122,48 @@ def _compile(path: Path, manifest: Manifest, threads: int) -> Any:  # noqa: ANN4
         # One fixed shape. With N left open and one thread, OpenVINO 2026.4 loses the errors of
         # its shape inference and returns uninitialised memory.
         model.reshape({INPUT: [1, *_clip_shape(manifest)]})
-        return core.compile_model(model, "CPU", _settings(threads)).create_infer_request()
+        requests = []
+        for part in _parts(model, openvino):
+            compiled = core.compile_model(part, "CPU", _settings(threads))
+            requests.append(compiled.create_infer_request())
+            _give_back(path.with_name(WEIGHTS))
+        return requests
     except RuntimeError as exc:
         raise EngineError(f"compiling {path} with OpenVINO: {exc}") from exc
+
+
+def _parts(model: Any, openvino: Any) -> list[Any]:  # noqa: ANN401
+    """The network, or its image side and its places where the graph names what is between."""
+    found = [op for op in model.get_ops() if op.get_friendly_name() == EMBEDDING]
+    if not found:
+        return [model]
+    between = found[0].output(0)
+    given = openvino.opset13.parameter(between.get_shape(), np.float32, name=EMBEDDING)
+    given.output(0).set_names({EMBEDDING})
+    for use in between.get_target_inputs():
+        use.replace_source_output(given.output(0))
+    images = openvino.Model([between], model.get_parameters(), "images")
+    return [images, openvino.Model(list(model.results), [given], "places")]
+
+
+def _give_back(weights: Path) -> None:
+    """Let the system drop the pages of a file that OpenVINO has mapped to read; it may read again.
+
+    Where there is no such mapping, or this is not Linux, nothing happens.
+    """
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:  # noqa: PTH123
+            lines = maps.read().splitlines()
+        advise = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):
+        return
+    name = os.path.realpath(weights)
+    for line in lines:
+        fields = line.split(maxsplit=5)
+        # Pages that may have been written to would be lost: only what is shared and read-only.
+        if len(fields) == 6 and fields[5] == name and fields[1] == "r--s":
+            start, end = (int(address, 16) for address in fields[0].split("-"))
+            advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
 
 def _settings(threads: int) -> dict[str, str | int | bool]:

@@ -9,6 +9,7 @@ Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, P tokens, D wi
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,15 @@ def export_onnx(model: Geolocator, path: Path) -> None:
     write_graph(build_graph(model), path)
 
 
-def write_graph(graph: onnx.GraphProto, path: Path) -> None:
-    """Check a graph and write it as a model; the same graph gives the same bytes."""
+def write_graph(graph: onnx.GraphProto, path: Path, *, data: str | None = None) -> None:
+    """Check a graph and write it as a model; the same graph gives the same bytes.
+
+    Args:
+        graph: what to write.
+        path: the file.
+        data: name of a file beside it that takes the weights, so that a runtime may map them
+            instead of reading them into memory twice; None keeps them in the one file.
+    """
     proto = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -49,7 +57,19 @@ def write_graph(graph: onnx.GraphProto, path: Path) -> None:
         producer_name="geotag",
     )
     onnx.checker.check_model(proto, full_check=True)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    if data is None:
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        return
+    (path.parent / data).unlink(missing_ok=True)  # onnx would append
+    onnx.save_model(
+        proto,
+        path,
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=data,
+        size_threshold=1024,
+    )
+    shutil.copymode(path, path.parent / data)  # onnx makes it for its owner alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,8 +76,7 @@ def read_hierarchy(path: Path) -> Hierarchy:
         BundleError: a missing column, an empty name, a city twice, coordinates out of range.
     """
     with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return build_hierarchy(rows, source=str(path))
+        return build_hierarchy(csv.DictReader(stream), source=str(path))
 
 
 def build_hierarchy(rows: Iterable[Mapping[str, str]], *, source: str) -> Hierarchy:

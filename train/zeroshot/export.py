@@ -23,6 +23,7 @@ from engines.bundle import (
     read_bundle,
     write_manifest,
 )
+from engines.openvino_cpu import WEIGHTS
 from geotag.places.hierarchy import build_hierarchy, log_softmax
 from geotag.places.lists import places_text
 from train.data.world import SCENE_GROUPS
@@ -120,7 +121,7 @@ def export_zero_shot(
     allowed = PARITY * max(1.0, checkpoint.logit_scale / 10)
     with bundle_aside(out, doing=f"exporting {source.name}") as aside:
         graph = build_zero_shot_graph(checkpoint, texts, frames=frames)
-        write_graph(graph, aside / "model.onnx")
+        write_graph(graph, aside / "model.onnx", data=WEIGHTS)
         places_csv = places_text(places.rows)
         (aside / "places.csv").write_text(places_csv, encoding="utf-8", newline="\n")
         manifest = _manifest(name or out.name, checkpoint, hierarchy, source, frames)
@@ -268,6 +269,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     files = {
         "MODEL_CARD.md": describe_file(folder / "MODEL_CARD.md"),
         "model.onnx": describe_file(folder / "model.onnx", precision="fp32"),
+        WEIGHTS: describe_file(folder / WEIGHTS, precision="fp32"),
         "places.csv": describe_file(folder / "places.csv"),
     }
     write_manifest(folder, replace(manifest, files=files))

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
 from engines.base import BundleError
 from engines.bundle import LEVELS, OUTPUTS, read_bundle
+from engines.openvino_cpu import OpenvinoEngine
 from geotag.places.hierarchy import build_hierarchy
 from geotag.places.lists import PlaceList, make_places
 from tests.checkpoints import write_clip, write_siglip
@@ -110,7 +111,9 @@ def test_per_frame_logits_are_those_of_transformers(
         scenes=read_prompts().scenes,
     )
     texts = embed_heads(checkpoint, hierarchy, one)
-    model = onnx.load_from_string(_written(checkpoint, texts, tmp_path))
+    graph = build_zero_shot_graph(checkpoint, texts, frames=3)
+    write_graph(graph, tmp_path / "model.onnx", data="model.onnx.data")
+    model = onnx.load(tmp_path / "model.onnx")
     model.graph.output.append(onnx.ValueInfoProto(name="city.frames"))
     session = onnxruntime.InferenceSession(model.SerializeToString())
     given = clips(3, size)
@@ -135,12 +138,6 @@ def test_per_frame_logits_are_those_of_transformers(
     logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(answers, logs.reshape(2, 3, -1).mean(axis=1), atol=1e-4, rtol=0)
     assert feature.shape[0] == 2
-
-
-def _written(checkpoint: object, texts: object, folder: Path) -> bytes:
-    graph = build_zero_shot_graph(checkpoint, texts, frames=3)  # type: ignore[arg-type]
-    write_graph(graph, folder / "model.onnx")
-    return (folder / "model.onnx").read_bytes()
 
 
 def test_a_mean_embedding_is_the_mean_direction_of_its_texts(tmp_path: Path) -> None:
@@ -343,3 +340,17 @@ def test_places_of_the_bundle_are_the_list(bundle: Path) -> None:
     with (bundle / "places.csv").open(encoding="utf-8", newline="") as stream:
         rows = [tuple(row[level] for level in LEVELS) for row in csv.DictReader(stream)]
     assert tuple(rows) == ROWS
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says it there")
+def test_the_engine_keeps_no_second_copy_of_the_weights(bundle: Path) -> None:
+    engine = OpenvinoEngine(read_bundle(bundle), threads=1)
+    lines = Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines()
+    at = next(k for k, line in enumerate(lines) if line.endswith(str(bundle / "model.onnx.data")))
+    resident = next(line for line in lines[at:] if line.startswith("Rss:"))
+    assert resident.split()[1] == "0"
+    # It may still be asked: what was given back is read again where it is needed.
+    first, second = (engine.infer(clips(6, 32, count=1)) for _ in range(2))
+    for output, scores in first.items():
+        np.testing.assert_array_equal(scores, second[output])
+    engine.close()
