@@ -1,9 +1,9 @@
 """The model folder: the contract between training and scanning.
 
 A bundle is a folder with `bundle.json`, `model.onnx`, `places.csv` and `MODEL_CARD.md`; a large
-network has its weights in `model.onnx.data`, which a runtime may map instead of reading. The bundle,
-not the user, owns what the model needs: frames, size, spans, sampling, thresholds. Every file is
-hashed in `bundle.json`, and nothing is used before its hash is checked.
+network has its weights in `model.onnx.data`, which a runtime may map instead of reading. The
+bundle, not the user, owns what the model needs: frames, size, spans, sampling, thresholds. Every
+file is hashed in `bundle.json`, and nothing is used before its hash is checked.
 """
 
 from __future__ import annotations
