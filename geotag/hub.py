@@ -1,21 +1,21 @@
 """Fetching a published network: from the hub, checked byte by byte, or from files brought by hand.
 
-`huggingface_hub` downloads, goes on where an earlier download stopped, and keeps what it has in
-its own cache. What arrives is compared with the hub's record of every file: SHA-256 for large
-files, the git hash for small ones.
+Both lie in one folder. A download that was cut off goes on where it stopped; what arrives is
+compared with the hub's record of every file: SHA-256 for large files, the git hash for small ones.
+`huggingface_hub` does the talking. Its own cache is used where it holds the whole network; its
+downloads into it begin anew after a stop (version 2), so only its `http_get` is used for them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.bundle import sha256_of
-from geotag.errors import ConfigError
+from geotag.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +39,10 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In the order of preference; larger networks have several parts and an index."""
 
 
+COMMIT_FILE = ".commit"
+"""Beside downloaded files: the commit that they are of."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
     """A network's files on this machine."""
@@ -50,9 +54,9 @@ class Fetched:
 
 def fetch(
     hub_id: str,
+    folder: Path,
     *,
     revision: str | None = None,
-    brought: Path | None = None,
     sha256: Mapping[str, str] | None = None,
     is_accepted: bool = False,
     tell: Callable[[str], None] = lambda text: None,
@@ -61,8 +65,8 @@ def fetch(
 
     Args:
         hub_id: `owner/name`.
+        folder: where they are put, and where a person may have put them: then no network is asked.
         revision: commit, branch or tag; None: the newest.
-        brought: where a person may have put the files; looked at first.
         sha256: digests known beforehand, by file name.
         is_accepted: fetch weights for non-commercial use alone, too.
         tell: is told what is done.
@@ -70,38 +74,76 @@ def fetch(
     Raises:
         ConfigError: `huggingface_hub` is missing; there is no network, no such repository, or no
             right to read it; or a file is not what it should be. The text says what to do.
+        OutputError: the folder cannot be written.
     """
-    if brought is not None and (brought / "config.json").is_file():
-        tell(f"taking the files that lie in {brought}")
-        check_digests(brought, sha256 or {})
-        return Fetched(folder=brought, revision=None)
+    commit = _commit_of(folder)
+    if _is_whole(folder) and (commit is None or revision in (None, commit)):
+        tell(f"taking the files that lie in {folder}")
+        check_digests(folder, sha256 or {})
+        return Fetched(folder=folder, revision=commit)
     try:
-        from huggingface_hub import HfApi, constants, snapshot_download
+        from huggingface_hub import HfApi, constants
     except ImportError as exc:
         raise ConfigError(
             f"fetching {hub_id}: {exc}. Install what models need: "
             "pip install '.[cpu,models]' in geotag's source folder"
         ) from exc
+    kept = _kept(hub_id, revision)
+    if kept is not None:
+        tell(f"taking what the hub's own cache holds: {kept}")
+        check_digests(kept, sha256 or {})
+        return Fetched(folder=kept, revision=kept.name)
     tell(f"fetching {hub_id} from {constants.ENDPOINT}")
     try:
         listing = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
         _check_licence(hub_id, listing, is_accepted=is_accepted)
         wanted = choose_files(entry.rfilename for entry in listing.siblings or ())
-        folder = Path(snapshot_download(hub_id, revision=listing.sha, allow_patterns=list(wanted)))
-    except ConfigError:
+        for entry in listing.siblings or ():
+            if entry.rfilename in wanted:
+                _download(hub_id, str(listing.sha), entry, folder)
+    except (ConfigError, OutputError):
         raise
     except Exception as exc:  # told apart below: the library has a dozen of them
-        kept = _kept(hub_id, revision) if _is_offline(exc) else None
-        if kept is None:
-            raise ConfigError(_explain(exc, hub_id, revision, brought)) from exc
-        tell(f"no network; taking what an earlier download left in {kept}")
-        check_digests(kept, sha256 or {})
-        return Fetched(folder=kept, revision=kept.name)
-    for entry in listing.siblings or ():
-        if entry.rfilename in wanted:
-            _check(folder / entry.rfilename, entry)
+        raise ConfigError(_explain(exc, hub_id, revision, folder)) from exc
     check_digests(folder, sha256 or {})
     return Fetched(folder=folder, revision=listing.sha)
+
+
+def _download(hub_id: str, commit: str, entry: Any, folder: Path) -> None:  # noqa: ANN401
+    """Fetch one file, unless it is there; a part of it that is there is gone on with."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    path = folder / entry.rfilename
+    part = path.with_name(f"{path.name}.part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / COMMIT_FILE).write_text(commit, encoding="ascii")
+        if path.is_file() and _is_right(path, entry):
+            return
+        with part.open("ab") as stream:
+            if entry.size is not None and stream.tell() > entry.size:
+                stream.truncate(0)
+                stream.seek(0)
+            http_get(
+                hf_hub_url(hub_id, entry.rfilename, revision=commit),
+                stream,
+                resume_size=stream.tell(),
+                headers=build_hf_headers(),
+                expected_size=entry.size,
+            )
+        if not _is_right(part, entry):
+            part.unlink()
+            raise ConfigError(
+                f"checking {path.name} of {hub_id}: it is not what the hub says it is; the "
+                "download was damaged, and is deleted. Run the same command again."
+            )
+        part.replace(path)
+    except OSError as exc:
+        if getattr(exc, "errno", None) is None:  # the hub's errors are OSErrors as well
+            raise
+        raise OutputError(f"downloading into {folder}: {exc.strerror or exc}.") from exc
 
 
 def _check_licence(hub_id: str, listing: Any, *, is_accepted: bool) -> None:  # noqa: ANN401
@@ -143,39 +185,46 @@ def check_digests(folder: Path, sha256: Mapping[str, str]) -> None:
             )
 
 
-def _check(path: Path, entry: Any) -> None:  # noqa: ANN401
-    """Compare a file with the hub's record of it.  Raises ConfigError."""
-    if not path.is_file():
-        raise ConfigError(f"checking {path}: it was not downloaded. Run the same command again.")
+def _is_right(path: Path, entry: Any) -> bool:  # noqa: ANN401
+    """Whether a file is what the hub's record of it says."""
     lfs = getattr(entry, "lfs", None)
     if lfs is not None:
-        is_same = sha256_of(path) == lfs.sha256
-    elif entry.blob_id:
-        content = path.read_bytes()
-        digest = hashlib.sha1(usedforsecurity=False)
-        digest.update(b"blob %d\0" % len(content) + content)
-        is_same = digest.hexdigest() == entry.blob_id
-    else:
-        return
-    if not is_same:
-        raise ConfigError(
-            f"checking {path}: it is not what the hub says it is; the download was damaged. "
-            f"Delete {os.path.realpath(path)} and run the same command again."
-        )
+        return sha256_of(path) == str(lfs.sha256)
+    if not entry.blob_id:
+        return True
+    content = path.read_bytes()
+    digest = hashlib.sha1(usedforsecurity=False)
+    digest.update(b"blob %d\0" % len(content) + content)
+    return digest.hexdigest() == str(entry.blob_id)
+
+
+def _commit_of(folder: Path) -> str | None:
+    try:
+        return (folder / COMMIT_FILE).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds a configuration and weights; parts have another name."""
+    names = [name for kind in WEIGHTS for name in (kind, f"{kind}.index.json")]
+    if not (folder / "config.json").is_file() or any(folder.glob("*.part")):
+        return False
+    return any((folder / name).is_file() for name in names)
 
 
 def _kept(hub_id: str, revision: str | None) -> Path | None:
-    """The folder of an earlier, whole download, without a network."""
+    """The network in the hub's own cache, where some other program has put it."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
-    if not isinstance(found, str):
+    if not isinstance(found, str) or not _is_whole(Path(found).parent):
         return None
     folder = Path(found).parent
-    has_weights = any(
-        (folder / name).is_file() or (folder / f"{name}.index.json").is_file() for name in WEIGHTS
+    has_rest = (folder / "preprocessor_config.json").is_file() and any(
+        (folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "spiece.model")
     )
-    return folder if has_weights else None
+    return folder if has_rest else None
 
 
 def _is_offline(exc: Exception) -> bool:
@@ -187,7 +236,7 @@ def _explain(
     exc: Exception,
     hub_id: str,
     revision: str | None,
-    brought: Path | None,
+    folder: Path,
 ) -> str:
     from huggingface_hub import constants, errors
 
@@ -212,11 +261,6 @@ def _explain(
         )
     if not _is_offline(exc):
         return f"fetching {hub_id}: {exc}. Try again later, or bring the files by hand."
-    where = (
-        f"put them into {brought}, and repeat the command"
-        if brought is not None
-        else "put them into one folder, and give its path instead"
-    )
     tree = f"{page}/tree/{revision or 'main'}"
     return (
         f"fetching {hub_id}: {constants.ENDPOINT} cannot be reached "
@@ -226,5 +270,5 @@ def _explain(
         "  config.json, preprocessor_config.json, all tokenizer files (tokenizer.json, "
         "tokenizer_config.json, special_tokens_map.json, vocab.json, merges.txt, spiece.model, "
         f"those that are there), README.md, and {WEIGHTS[0]} (or, where it is missing, "
-        f"{WEIGHTS[1]});\n  {where}."
+        f"{WEIGHTS[1]});\n  put them into {folder}, and repeat the command."
     )

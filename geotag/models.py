@@ -114,9 +114,9 @@ def check_licence(model: KnownModel, *, is_accepted: bool) -> None:
         )
 
 
-def brought_folder(name: str) -> Path:
-    """Where a network's files may be put by hand, on a machine without a network."""
-    return platformdirs.user_data_path("geotag") / "downloads" / name
+def downloads_folder(name: str) -> Path:
+    """Where a network's files are put, by a download or by hand.  `name`: ours, or a hub id."""
+    return platformdirs.user_data_path("geotag") / "downloads" / name.replace("/", "--")
 
 
 def installed_models(folder: Path | None = None) -> list[InstalledModel]:

@@ -10,9 +10,9 @@ from geotag.bundles import has_default_bundle
 from geotag.errors import ConfigError, OutputError
 from geotag.hub import Fetched, fetch
 from geotag.models import (
-    brought_folder,
     check_licence,
     default_name,
+    downloads_folder,
     free_place,
     known_model,
     read_known,
@@ -94,6 +94,7 @@ def export_from_clip(
             raise ConfigError(f"exporting from {given}: {known.what}.")
     fetched = fetch(
         given,
+        downloads_folder(known.name if known and revision is None else given),
         revision=revision or (known.revision if known else None),
         sha256=known.digests if known and revision is None else None,
         is_accepted=wish.is_accepted,
@@ -142,8 +143,8 @@ def _fetch_known(known: KnownModel, console: Console, *, is_accepted: bool) -> F
     console.say(f"{known.size_mb} MB to fetch, unless an earlier download left them")
     return fetch(
         known.hub_id,
+        downloads_folder(known.name),
         revision=known.revision,
-        brought=brought_folder(known.name),
         sha256=known.digests,
         is_accepted=is_accepted,
         tell=console.say,
