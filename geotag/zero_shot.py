@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geotag.bundles import has_default_bundle
 from geotag.errors import ConfigError, OutputError
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 WORLD = "world"
 """The places of a pulled model where none are asked for."""
+
+
+_INTERRUPTED = (
+    "interrupted: no model was made. The same command goes on with what is downloaded already."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ def export_from_clip(
         check_licence(known, is_accepted=wish.is_accepted)
         if known.kind != "zero-shot":
             raise ConfigError(f"exporting from {given}: {known.what}.")
-    fetched = fetch(
+    fetched = _fetch(
         given,
         downloads_folder(known.name if known and revision is None else given),
         revision=revision or (known.revision if known else None),
@@ -141,7 +146,7 @@ def pull_model(name: str, wish: ZeroShotWish, *, console: Console) -> None:
 
 def _fetch_known(known: KnownModel, console: Console, *, is_accepted: bool) -> Fetched:
     console.say(f"{known.size_mb} MB to fetch, unless an earlier download left them")
-    return fetch(
+    return _fetch(
         known.hub_id,
         downloads_folder(known.name),
         revision=known.revision,
@@ -149,6 +154,13 @@ def _fetch_known(known: KnownModel, console: Console, *, is_accepted: bool) -> F
         is_accepted=is_accepted,
         tell=console.say,
     )
+
+
+def _fetch(hub_id: str, folder: Path, **options: Any) -> Fetched:  # noqa: ANN401
+    try:
+        return fetch(hub_id, folder, **options)
+    except KeyboardInterrupt as exc:
+        raise KeyboardInterrupt(_INTERRUPTED) from exc
 
 
 def _told(places: PlaceList, console: Console) -> PlaceList:
@@ -188,16 +200,20 @@ def _export(
         licence=licence,
         accuracy=known.accuracy if known else None,
     )
-    report = export_zero_shot(
-        folder,
-        places,
-        out,
-        source=source,
-        name=wish.name,
-        frames=FRAMES if wish.frames is None else wish.frames,
-        resize=wish.resize,
-        overwrite=overwrite,
-        tell=console.step,
-    )
-    console.clear()
+    try:
+        report = export_zero_shot(
+            folder,
+            places,
+            out,
+            source=source,
+            name=wish.name,
+            frames=FRAMES if wish.frames is None else wish.frames,
+            resize=wish.resize,
+            overwrite=overwrite,
+            tell=console.step,
+        )
+    except KeyboardInterrupt as exc:
+        raise KeyboardInterrupt(_INTERRUPTED) from exc
+    finally:
+        console.clear()
     console.result(str(report))
