@@ -72,7 +72,10 @@ def main() -> int:
         large, export_s = export(
             network, folder / "large", "--cities-over", str(arguments.cities_over)
         )
+        print(f"exported {large.name} in {export_s:.1f} s", flush=True)
         timed = time_clips(network, small, arguments.repeats)
+        print(timed, flush=True)
+        (folder / "card").mkdir()
         video = write_video(folder / "card" / "a.mp4", frames=900, fps=30, size=(1280, 720))
         peaks = {
             bundle.name: statistics.median(peak_mb(video, bundle, folder) for _ in range(3))
