@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from geotag.runs import OpenEngine
-    from geotag.zero_shot import ZeroShotWish
+    from geotag.wish import ZeroShotWish
 
 
 app = typer.Typer(

@@ -12,7 +12,7 @@ import typer
 
 from engines.bundle import Resize
 from geotag.errors import EXIT_OK
-from geotag.zero_shot import ZeroShotWish
+from geotag.wish import ZeroShotWish
 
 if TYPE_CHECKING:
     from geotag.invocation import Invocation

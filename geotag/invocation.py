@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from geotag.console import Console
-from geotag.runs import OpenEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geotag.runs import OpenEngine
 
 
 @dataclass(slots=True)

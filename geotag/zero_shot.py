@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,10 @@ from geotag.models import (
 from geotag.places.lists import describe_places, need_places
 
 if TYPE_CHECKING:
-    from engines.bundle import Resize
     from geotag.console import Console
     from geotag.models import KnownModel
     from geotag.places.lists import PlaceList
+    from geotag.wish import ZeroShotWish
 
 WORLD = "world"
 """The places of a pulled model where none are asked for."""
@@ -33,37 +32,6 @@ WORLD = "world"
 _INTERRUPTED = (
     "interrupted: no model was made. The same command goes on with what is downloaded already."
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZeroShotWish:
-    """What a model is to be made of."""
-
-    places: str | None = None
-    """`166`, `world` or a file; None with no `cities_over`: the caller's usual list."""
-    cities_over: int | None = None
-    frames: int | None = None
-    resize: Resize | None = None
-    name: str | None = None
-    is_accepted: bool = False
-    """The licence, where it forbids commercial use."""
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether anything but a name is wished for."""
-        return (
-            any(
-                wish is not None
-                for wish in (self.places, self.cities_over, self.frames, self.resize)
-            )
-            or self.is_accepted
-        )
-
-    def place_list(self, usual: str) -> PlaceList:
-        """The list of places.  Raises ConfigError."""
-        if self.places is None and self.cities_over is None:
-            return need_places(usual)
-        return need_places(self.places, cities_over=self.cities_over)
 
 
 def export_from_clip(
@@ -81,7 +49,7 @@ def export_from_clip(
         ConfigError, OutputError, EngineError: as their names say; nothing is left at `out` then.
     """
     _need_exporter(given)
-    places = _told(wish.place_list("166"), console)
+    places = _told(_place_list(wish, "166"), console)
     folder = Path(given).expanduser()
     if folder.is_dir():
         _export(folder, places, out, wish, None, None, console, overwrite=overwrite)
@@ -127,7 +95,7 @@ def pull_model(name: str, wish: ZeroShotWish, *, console: Console) -> None:
         return
     out = free_place(wish.name or name)
     _need_exporter(name)
-    places = _told(wish.place_list(WORLD), console)
+    places = _told(_place_list(wish, WORLD), console)
     fetched = _fetch_known(known, console, is_accepted=wish.is_accepted)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +129,13 @@ def _fetch(hub_id: str, folder: Path, **options: Any) -> Fetched:  # noqa: ANN40
         return fetch(hub_id, folder, **options)
     except KeyboardInterrupt as exc:
         raise KeyboardInterrupt(_INTERRUPTED) from exc
+
+
+def _place_list(wish: ZeroShotWish, usual: str) -> PlaceList:
+    """The places wished for, or the usual ones.  Raises ConfigError."""
+    if wish.places is None and wish.cities_over is None:
+        return need_places(usual)
+    return need_places(wish.places, cities_over=wish.cities_over)
 
 
 def _told(places: PlaceList, console: Console) -> PlaceList:

@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fakes import make_bundle
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engines.bundle import Bundle
+
+
+# How quick a machine is says nothing about our code.
+settings.register_profile("geotag", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
+settings.load_profile("geotag")
 
 
 @pytest.fixture(autouse=True, scope="session")
