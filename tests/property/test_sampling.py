@@ -208,7 +208,9 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[VideoRead
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     number=st.integers(0, 2),

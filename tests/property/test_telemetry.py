@@ -111,7 +111,7 @@ def test_no_drive_slower_than_the_limit_loses_a_fix(
     assert max(gaps_m) <= MOST_SPEED_MPS * 2
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(texts | st.binary(max_size=300).map(lambda raw: raw.decode("latin-1")))
 def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.txt"
@@ -123,7 +123,7 @@ def test_any_text_is_read_or_refused(tmp_path: Path, text: str) -> None:
     survey_to_json(summarise(found))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.sampled_from(("gpx", "nmea")),
     st.integers(0, 5000),

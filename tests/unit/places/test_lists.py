@@ -607,7 +607,7 @@ def test_a_list_is_described(read: Read) -> None:
 @settings(
     max_examples=30,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(content=st.one_of(st.text().map(str.encode), st.binary()))
 def test_any_content_is_a_list_or_a_finding(content: bytes, tmp_path: Path) -> None:
@@ -623,7 +623,7 @@ CELLS = st.one_of(
 @settings(
     max_examples=30,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     header=st.lists(st.sampled_from([*COLUMNS, "lat", "note"]), unique=True, max_size=6),
