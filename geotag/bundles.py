@@ -62,10 +62,12 @@ def find_bundle(name_or_path: str | None, *, folder: Path | None = None) -> Path
     if name_or_path == DEMO:
         return _demo()
     given = os.path.expanduser(name_or_path)  # noqa: PTH111 - Path's raises for an unknown user
-    if _is_folder(given):
-        return Path(given)
     is_name = name_or_path != "" and Path(name_or_path).name == name_or_path
-    if is_name and _is_folder(folder / name_or_path):
+    is_installed = is_name and _is_folder(folder / name_or_path)
+    # A folder here that only happens to have the name of an installed model is no model.
+    if _is_folder(given) and (_is_bundle(Path(given)) or not is_installed):
+        return Path(given)
+    if is_installed:
         return folder / name_or_path
     raise BundleError(_not_found_text(name_or_path, given, folder))
 
@@ -76,7 +78,16 @@ def has_default_bundle(folder: Path | None = None) -> bool:
 
 
 def no_model_text(folder: Path | None = None) -> str:
-    """That no model is installed, and what to do about it."""
+    """That no model is installed, or none is chosen, and what to do about it."""
+    folder = folder or bundles_folder()
+    installed = [path.name for path in _installed(folder) if path.name not in (DEMO, DEFAULT)]
+    if installed:
+        return (
+            "no model is chosen, and none was named with --bundle.\n"
+            f"  Installed in {folder}: {', '.join(installed)}.\n"
+            f"  To choose one: `geotag models default {installed[0]}`, or "
+            f"`--bundle {installed[0]}` for this scan."
+        )
     return (
         "no model is installed, and none was named with --bundle.\n"
         "  To get one: `geotag models pull clip`, on a machine with a network; it needs\n"
@@ -87,7 +98,7 @@ def no_model_text(folder: Path | None = None) -> str:
         "  To train one: `python -m train.fit`, then "
         "`geotag export --checkpoint RUN --out BUNDLE`.\n"
         "  To install a bundle: `geotag models add BUNDLE`, or name it with --bundle. Models are "
-        f"in {folder or bundles_folder()}."
+        f"in {folder}."
     )
 
 

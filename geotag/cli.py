@@ -334,10 +334,13 @@ def places(
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="CSV to write. [default: print it]"),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
 ) -> None:
     """Check and complete a list of places for `export --from-clip`, and print it."""
     asked: Invocation = ctx.obj
-    asked.work = partial(_places, given, cities_over, out, asked)
+    asked.work = partial(_places, given, cities_over, out, overwrite, asked)
 
 
 @app.command()
@@ -469,16 +472,28 @@ def _export_from_clip(
     return EXIT_OK
 
 
-def _places(given: str | None, cities_over: int | None, out: Path | None, asked: Invocation) -> int:
+def _places(
+    given: str | None,
+    cities_over: int | None,
+    out: Path | None,
+    overwrite: bool,
+    asked: Invocation,
+) -> int:
     from geotag.places.lists import describe_places, make_places, places_text
     from geotag.writers.files import write_file
 
+    if out is not None and out.exists() and not overwrite:
+        raise ConfigError(
+            f"writing {out}: it exists, and may hold a list that somebody has edited. Choose "
+            "another --out, or --overwrite."
+        )
     listed = make_places(given, cities_over=cities_over)
     asked.console.say(describe_places(listed))
     if listed.errors:
         raise ConfigError(
-            f"checking {listed.source}: {len(listed.errors)} errors, listed above. No list is "
-            "written until they are mended."
+            f"checking {listed.source}: {len(listed.errors)} "
+            f"error{'s' * (len(listed.errors) != 1)}, listed above. No list is written until "
+            "that is mended."
         )
     if out is None:
         asked.console.result(places_text(listed.rows).rstrip("\n"))

@@ -101,6 +101,9 @@ def pull(
     cities_over: CitiesOverOption = None,
     frames: FramesOption = None,
     resize: ResizeOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an installed model of that name.")
+    ] = False,
     as_name: Annotated[
         str | None, typer.Option("--name", help="Name to install it under. [default: NAME]")
     ] = None,
@@ -109,7 +112,7 @@ def pull(
     """Fetch a public network, make a model for a list of places of it, and install that."""
     asked: Invocation = ctx.obj
     wish = wish_of(places, cities_over, frames, resize, as_name, is_accepted=accept_licence)
-    asked.work = partial(_pull, name, wish, asked)
+    asked.work = partial(_pull, name, wish, overwrite, asked)
 
 
 @models_app.command()
@@ -166,10 +169,10 @@ def _list(as_json: bool, asked: Invocation) -> int:
     return EXIT_OK
 
 
-def _pull(name: str, wish: ZeroShotWish, asked: Invocation) -> int:
+def _pull(name: str, wish: ZeroShotWish, overwrite: bool, asked: Invocation) -> int:
     from geotag.zero_shot import pull_model
 
-    pull_model(name, wish, console=asked.console)
+    pull_model(name, wish, overwrite=overwrite, console=asked.console)
     return EXIT_OK
 
 
@@ -195,9 +198,13 @@ def _default(name: str, asked: Invocation) -> int:
 
 
 def _remove(name: str, asked: Invocation) -> int:
-    from geotag.models import remove_model
+    from geotag.models import named_models, remove_model
 
-    was_default = remove_model(name)
-    rest = " It was the default; choose another: geotag models default NAME" if was_default else ""
+    rest = ""
+    if remove_model(name):
+        left = named_models()
+        rest = " It was the default, and no other model is installed."
+        if left:
+            rest = f" It was the default; choose another: geotag models default {left[0]}"
     asked.console.result(f"{name} is removed.{rest}")
     return EXIT_OK

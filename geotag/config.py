@@ -94,9 +94,9 @@ def resolve_scan_config(
     return ScanConfig(**settings)
 
 
-def suggest(word: str, known: list[str]) -> str:
+def suggest(word: str, known: list[str], *, closeness: float = 0.6) -> str:
     """` Did you mean "x"?` where something known is close, else nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=closeness)
     return f' Did you mean "{close[0]}"?' if close else ""
 
 

@@ -35,6 +35,7 @@ SMALL_FILES = (
     "README.md",
     "LICENSE*",
 )
+TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In the order of preference; larger networks have several parts and an index."""
 
@@ -98,9 +99,10 @@ def fetch(
         listing = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
         _check_licence(hub_id, listing, is_accepted=is_accepted)
         wanted = choose_files(entry.rfilename for entry in listing.siblings or ())
-        for entry in listing.siblings or ():
-            if entry.rfilename in wanted:
-                _download(hub_id, str(listing.sha), entry, folder)
+        entries = [entry for entry in listing.siblings or () if entry.rfilename in wanted]
+        tell(f"  {sum(entry.size or 0 for entry in entries) / 1e6:,.0f} MB, less what is there")
+        for entry in entries:
+            _download(hub_id, str(listing.sha), entry, folder)
     except (ConfigError, OutputError):
         raise
     except Exception as exc:  # told apart below: the library has a dozen of them
@@ -206,11 +208,12 @@ def _commit_of(folder: Path) -> str | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder holds a configuration and weights; parts have another name."""
-    names = [name for kind in WEIGHTS for name in (kind, f"{kind}.index.json")]
-    if not (folder / "config.json").is_file() or any(folder.glob("*.part")):
-        return False
-    return any((folder / name).is_file() for name in names)
+    """Whether a folder holds configuration, weights and tokenizer, and no part of a file."""
+    weights = [name for kind in WEIGHTS for name in (kind, f"{kind}.index.json")]
+    needed = (("config.json",), ("preprocessor_config.json", "processor_config.json"))
+    return not any(folder.glob("*.part")) and all(
+        any((folder / name).is_file() for name in names) for names in (*needed, weights, TOKENIZERS)
+    )
 
 
 def _kept(hub_id: str, revision: str | None) -> Path | None:
@@ -220,11 +223,7 @@ def _kept(hub_id: str, revision: str | None) -> Path | None:
     found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
     if not isinstance(found, str) or not _is_whole(Path(found).parent):
         return None
-    folder = Path(found).parent
-    has_rest = (folder / "preprocessor_config.json").is_file() and any(
-        (folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "spiece.model")
-    )
-    return folder if has_rest else None
+    return Path(found).parent
 
 
 def _is_offline(exc: Exception) -> bool:

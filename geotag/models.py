@@ -168,8 +168,8 @@ def add_model(source: Path, *, name: str | None = None, folder: Path | None = No
     return name
 
 
-def free_place(name: str, folder: Path | None = None) -> Path:
-    """The folder of a bundle that is to be installed.
+def free_place(name: str, folder: Path | None = None, *, overwrite: bool = False) -> Path:
+    """The folder of a bundle that is to be installed; `overwrite` takes one that is there.
 
     Raises:
         ConfigError: the name is none, has a meaning already, or is taken.
@@ -180,10 +180,11 @@ def free_place(name: str, folder: Path | None = None) -> Path:
             f"installing a model as {name!r}: a name is 1 to 64 letters, digits, dots, dashes and "
             f"underscores, and neither {DEMO} nor {DEFAULT}. Choose one with --name."
         )
-    if os.path.lexists(folder / name):
+    if os.path.lexists(folder / name) and not overwrite:
         raise ConfigError(
             f"installing a model as {name!r}: there is one of that name in {folder}. Choose "
-            f"another with --name, or first: geotag models remove {name}"
+            f"another with --name, or first: geotag models remove {name} (`pull` also takes "
+            "--overwrite)"
         )
     return folder / name
 
@@ -268,11 +269,21 @@ def list_rows(
     return mine, public
 
 
+def named_models(folder: Path | None = None) -> list[str]:
+    """Names of the user's bundles; `default` only where it is a bundle itself."""
+    folder = folder or bundles_folder()
+    link = folder / DEFAULT
+    left_out = {DEMO, DEFAULT} if link.is_symlink() else {DEMO}
+    return [name for name in known_bundles(folder) if name not in left_out]
+
+
 def _installed_path(name: str, folder: Path, *, doing: str) -> Path:
     path = folder / name
-    names = [one for one in known_bundles(folder) if one != DEMO]
+    names = named_models(folder)
     if not _NAME.fullmatch(name) or name not in names:
         hint = " The demo is a part of this program." if name == DEMO else ""
+        if name == DEFAULT:
+            hint = " It is the choice of a model, and none itself."
         listed = f"Installed are {', '.join(names)}." if names else "None is installed."
         raise ConfigError(
             f"{doing}: {name!r} is not installed in {folder}.{hint} {listed}{suggest(name, names)}"

@@ -76,8 +76,8 @@ def export_from_clip(
     _export(fetched.folder, places, out, wish, given, fetched, console, overwrite=overwrite)
 
 
-def pull_model(name: str, wish: ZeroShotWish, *, console: Console) -> None:
-    """Fetch a known network, make a bundle of it, and install that.
+def pull_model(name: str, wish: ZeroShotWish, *, overwrite: bool = False, console: Console) -> None:
+    """Fetch a known network, make a bundle of it, and install that; `overwrite`: in place of one.
 
     Raises:
         ConfigError, OutputError, EngineError: as their names say; nothing is installed then.
@@ -93,7 +93,7 @@ def pull_model(name: str, wish: ZeroShotWish, *, console: Console) -> None:
             "from it."
         )
         return
-    out = free_place(wish.name or name)
+    out = free_place(wish.name or name, overwrite=overwrite)
     _need_exporter(name)
     places = _told(_place_list(wish, WORLD), console)
     fetched = _fetch_known(known, console, is_accepted=wish.is_accepted)
@@ -101,7 +101,17 @@ def pull_model(name: str, wish: ZeroShotWish, *, console: Console) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutputError(f"installing {name} in {out.parent}: {exc}") from exc
-    _export(fetched.folder, places, out, wish, known.hub_id, fetched, console, known=known)
+    _export(
+        fetched.folder,
+        places,
+        out,
+        wish,
+        known.hub_id,
+        fetched,
+        console,
+        known=known,
+        overwrite=overwrite,
+    )
     if not has_default_bundle():
         set_default(out.name)
     if default_name() == out.name:
@@ -113,7 +123,6 @@ def pull_model(name: str, wish: ZeroShotWish, *, console: Console) -> None:
 
 
 def _fetch_known(known: KnownModel, console: Console, *, is_accepted: bool) -> Fetched:
-    console.say(f"{known.size_mb} MB to fetch, unless an earlier download left them")
     return _fetch(
         known.hub_id,
         downloads_folder(known.name),

@@ -38,6 +38,8 @@ BORDER_KM = 5.0
 gazetteer looks points up in are those of time zones, and some towns lie astride one."""
 _MOST_SUGGESTIONS = 100
 """Of a name that is close: each takes a millisecond, and nobody reads more."""
+_MOST_ASTRAY_KM = 300.0
+"""A point this far from every place of its country is no matter of a border."""
 _MOST_MEASURED = 100
 """Ways to the country that was given: each takes a millisecond too."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -156,8 +158,9 @@ def _read_country(
         errors.append(f"unknown country_code {code!r}; give a code of ISO 3166-1, such as DE.")
     elif name and by_name is None and by_code is None:
         errors.append(
-            f"unknown country {name!r}.{suggest(name, words)} Give its English name or its "
-            "ISO 3166-1 code; a name of your own needs the code in the column country_code."
+            f"unknown country {name!r}.{suggest(name, words, closeness=0.75)} Give its English "
+            "name or its ISO 3166-1 code; a name of your own needs the code in the column "
+            "country_code."
         )
     elif by_name is not None and by_code is not None and not belongs(by_code.code, by_name.code):
         errors.append(
@@ -538,25 +541,27 @@ def _check_country(wish: _Wish, found: _Found, atlas: Atlas, misplaced: list[Fin
         here = f"{found.state}, {here}"
     what = "the coordinates" if wish.point_deg is not None else "the coordinates of the geonameid"
     name = wish.cells["country"] or atlas.countries[given.code].name
-    away = _away(found.point_deg, given, atlas) if len(misplaced) < _MOST_MEASURED else ""
-    misplaced.append(
-        warning(
-            wish.line,
-            f"{what} {found.point_deg[0]:g}, {found.point_deg[1]:g} lie in {here}{found.note}, "
-            f"the country given is {name!r}{away}. Correct one of them; the country given counts.",
-        )
+    is_measured = len(misplaced) < _MOST_MEASURED
+    nearest, km = _away(found.point_deg, given, atlas) if is_measured else ("", 0.0)
+    away = f", whose nearest place, {nearest}, is {km:.0f} km away" if nearest else ""
+    text = (
+        f"{what} {found.point_deg[0]:g}, {found.point_deg[1]:g} lie in {here}{found.note}, "
+        f"the country given is {name!r}{away}. "
     )
+    if km > _MOST_ASTRAY_KM:
+        text += "Are latitude and longitude in the wrong order? "
+    misplaced.append(warning(wish.line, f"{text}Correct one of them; the country given counts."))
 
 
-def _away(point_deg: tuple[float, float], given: Spelling, atlas: Atlas) -> str:
-    """How far the nearest place of the country given is."""
+def _away(point_deg: tuple[float, float], given: Spelling, atlas: Atlas) -> tuple[str, float]:
+    """The nearest place of the country given, and how far it is, km."""
     table, codes = atlas.table, [entry.code for entry in atlas.table.countries]
     places = np.flatnonzero(atlas.gazetteer.place_countries == codes.index(given.code))
     if given.part is not None:
         state = atlas.state_codes.get(given.part, -1)
         places = places[table.place_states[places] == state]
     if not len(places):
-        return ""
+        return "", 0.0
     away_m = distances_m(point_deg, table.lats_deg[places], table.lons_deg[places])
     nearest = int(places[int(away_m.argmin())])
-    return f", whose nearest place, {table.name(nearest)}, is {away_m.min() / 1000:.0f} km away"
+    return table.name(nearest), float(away_m.min()) / 1000

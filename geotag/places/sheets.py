@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -143,8 +144,9 @@ def parse_sheet(content: bytes) -> Sheet:
 def _decode(content: bytes) -> tuple[str, Finding | None]:
     if len(content) > MOST_BYTES:
         return "", error(None, f"more than {MOST_BYTES >> 20} MB; give a shorter list.")
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as exc:
         return "", error(
             content.count(b"\n", 0, exc.start) + 1,
@@ -211,7 +213,7 @@ def _find_columns(header: list[str], findings: list[Finding]) -> list[str | None
             error(
                 None,
                 f"no column city; the header holds {found}. The first line names the columns: "
-                f"city, and any of {', '.join(COLUMNS[1:])}.",
+                f"city, and any of {', '.join(COLUMNS[1:-3])}, lat, lon, geonameid.",
             )
         )
     return [] if findings else columns

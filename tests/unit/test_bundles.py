@@ -29,7 +29,8 @@ def test_nothing_asked_is_the_default(folder: Path) -> None:
     assert find_bundle(None, folder=folder) == folder / "default"
 
 
-def test_nothing_asked_and_no_default_says_what_to_do(folder: Path) -> None:
+def test_nothing_asked_and_nothing_installed_says_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "bundles"
     with pytest.raises(BundleError) as caught:
         find_bundle(None, folder=folder)
     text = str(caught.value)

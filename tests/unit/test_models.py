@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.base import BundleError
 from engines.bundle import Bundle
 from geotag.bundles import bundles_folder, find_bundle
 from geotag.cli import main
@@ -34,7 +35,7 @@ def test_removing_the_default_says_so_and_leaves_none(
 ) -> None:
     assert main(["models", "add", str(bundle.path), "--name", "fleet"]) == 0
     assert main(["models", "remove", "fleet"]) == 0
-    assert "It was the default" in capsys.readouterr().out
+    assert "no other model is installed" in capsys.readouterr().out
     assert default_name() is None
     assert list(bundles_folder().iterdir()) == []
     assert main(["models", "remove", "fleet"]) == 2
@@ -188,3 +189,41 @@ def test_one_kind_of_weights_is_fetched() -> None:
         "pytorch_model.bin.index.json",
     ]
     assert choose_files(parts) == tuple(parts[:3])
+
+
+def test_default_is_a_choice_and_no_model(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["models", "add", str(bundle.path), "--name", "fleet"])
+    for command in ("default", "remove"):
+        assert main(["models", command, "default"]) == 2
+        assert "none itself" in capsys.readouterr().err
+    assert default_name() == "fleet"
+
+
+def test_without_a_choice_the_installed_models_are_named(bundle: Bundle) -> None:
+    for name in ("one", "two"):
+        main(["models", "add", str(bundle.path), "--name", name])
+    main(["models", "remove", "one"])
+    with pytest.raises(BundleError, match="geotag models default two"):
+        find_bundle(None)
+
+
+def test_a_folder_of_the_name_of_a_model_is_no_model(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["models", "add", str(bundle.path), "--name", "fleet"])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fleet").mkdir()
+    assert find_bundle("fleet") == bundles_folder() / "fleet"
+
+
+def test_an_edited_list_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "places.csv"
+    path.write_text("city\nLyon\n", encoding="utf-8")
+    assert main(["places", "166", "-o", str(path)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == "city\nLyon\n"
+    assert main(["places", "166", "-o", str(path), "--overwrite"]) == 0

@@ -31,6 +31,12 @@ Family = Literal["clip", "siglip"]
 _MODELS: dict[str, Any] = {"clip": CLIPModel, "siglip": SiglipModel}
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In the order in which they are taken; each may be cut into several, which an index names."""
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("tokenizer.model",),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     family = _family(folder)
     weights = _weight_files(folder)
+    _need_tokenizer(folder)
     try:
         with _quiet():
             # Reads tensors only: of a pickle weights_only takes nothing else, and neither class
@@ -223,12 +230,26 @@ def _weight_files(folder: Path) -> list[Path]:
     )
 
 
+def _need_tokenizer(folder: Path) -> None:
+    """Without its files transformers makes a tokenizer that takes every text for the same."""
+    if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
+        raise ExportError(
+            f"reading the network in {folder}: its tokenizer is missing. Needed is one of "
+            f"{'; '.join(' and '.join(names) for names in _TOKENIZERS)}."
+        )
+
+
 def _picture_spec(folder: Path, image_px: int) -> PictureSpec:
     """How pictures are prepared, from preprocessor_config.json or what newer versions write."""
     if (folder / "preprocessor_config.json").is_file():
         config = _json(folder, "preprocessor_config.json")
-    else:
+    elif (folder / "processor_config.json").is_file():
         config = _json(folder, "processor_config.json").get("image_processor") or {}
+    else:
+        raise ExportError(
+            f"reading the network in {folder}: preprocessor_config.json is missing (newer ones "
+            "have processor_config.json). Needed is the whole folder as the hub has it."
+        )
     try:
         crops = bool(config.get("do_center_crop", False))
         sizes = _sides(config["size"])

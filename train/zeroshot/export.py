@@ -60,6 +60,8 @@ POLICIES = (
     PolicyAccuracy(policy="dense", span_s=2.5, city_top1=None, country_top1=None, clips=0),
 )
 """The cheapest first: a scan takes the first, as long as none is measured."""
+LEAST_DIFFERENCE = 1e-5
+"""Of embeddings of length 1: below it a network takes all names for the same."""
 THRESHOLD_PROB = 0.5
 """A level is claimed when its place is likelier than all others together; not measured."""
 
@@ -162,7 +164,7 @@ def embed_heads(
         done += texts
         tell(f"embedding texts: {done} of {total}")
 
-    return {
+    found = {
         head: mean_embeddings(
             words,
             prompts.templates[head],
@@ -171,6 +173,14 @@ def embed_heads(
         )
         for head, words in names.items()
     }
+    for head, words in names.items():
+        if len(set(words)) > 1 and float(np.ptp(found[head], axis=0).max()) < LEAST_DIFFERENCE:
+            raise ExportError(
+                f"embedding the texts of {head}: {len(words)} different names have one embedding. "
+                "The tokenizer does not belong to this network, or is damaged; take the whole "
+                "folder again."
+            )
+    return found
 
 
 def score_clips(

@@ -275,6 +275,13 @@ def _deeper_config(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def _blind_tokenizer(folder: Path) -> None:
+    """One that takes every text for the same."""
+    vocab = {"<|startoftext|>": 0, "<|endoftext|>": 1}
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+
+
 def _half_of_shards(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
@@ -296,7 +303,8 @@ def _half_of_shards(folder: Path) -> None:
         (_deeper_config, "lack"),
         (_half_of_shards, "1 are missing"),
         (_bomb, "reading the network"),
-        (lambda folder: (folder / "vocab.json").unlink(), "reading the network"),
+        (lambda folder: (folder / "vocab.json").unlink(), "its tokenizer is missing"),
+        (_blind_tokenizer, "one embedding"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "processor_config.json"),
         (
             lambda folder: edit_json(folder / "preprocessor_config.json", size={"height": 7}),
