@@ -1,12 +1,12 @@
 """CLIP's text side, for many texts that begin alike.
 
-The states of a text depend on what comes before them alone, so that what all texts share, such as
-"a photo i took in", goes through the network once; padding does not go through it at all, and of
-the last block only the last token, which is all that is read. On "a photo i took in Birmingham,
-Alabama, United States." that leaves about half of the work.
+The state of a token depends on what comes before it alone, so that texts which begin alike, such as
+"a photo i took in San", share the states of all that they have in common: each distinct beginning
+goes through the network once. Padding does not go through it at all, and of the last block only
+the last token, which is all that is read.
 
-Shape suffixes: B texts of one length, S tokens of their own, P shared tokens, D width, H heads,
-E width of an embedding.
+Shape suffixes: B texts, S tokens of the longest, M distinct beginnings, D width, E width of an
+embedding.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-TEXT_BATCH = 256
+TEXT_BATCH = 128
 """Texts at a time: larger ones are no faster on two cores, and cost memory."""
+MLP_ROWS = 512
+"""Tokens at a time: what the wide layer writes stays in the cache for the activation to read."""
 
 
 def clip_text_features(model: Any, ids: Sequence[list[int]]) -> NDArray[np.float32]:  # noqa: ANN401
@@ -35,75 +37,87 @@ def clip_text_features(model: Any, ids: Sequence[list[int]]) -> NDArray[np.float
         model: a CLIPModel of transformers.
         ids: tokens of each text, the end token last, without padding.
     """
-    shared = _shared_start(ids)
     found = np.empty((len(ids), model.text_projection.out_features), dtype=np.float32)
-    by_length: dict[int, list[int]] = {}
-    for number, tokens in enumerate(ids):
-        by_length.setdefault(len(tokens), []).append(number)
+    in_order = sorted(range(len(ids)), key=ids.__getitem__)  # neighbours share the most
     with torch.inference_mode():
-        memory: list[tuple[Tensor, Tensor]] = []
-        if shared:
-            _run(model.text_model, torch.tensor([ids[0][:shared]]), 0, None, memory)
-        for _, numbers in sorted(by_length.items()):
-            for at in range(0, len(numbers), TEXT_BATCH):
-                some = numbers[at : at + TEXT_BATCH]
-                tokens_BS = torch.tensor([ids[number][shared:] for number in some])
-                state_BD = _run(model.text_model, tokens_BS, shared, memory or None, [])
-                found[some] = model.text_projection(state_BD).numpy()
+        for at in range(0, len(in_order), TEXT_BATCH):
+            some = in_order[at : at + TEXT_BATCH]
+            last_BD = _last_states(model.text_model, [ids[number] for number in some])
+            found[some] = model.text_projection(last_BD).numpy()
     return found
 
 
-def _shared_start(ids: Sequence[list[int]]) -> int:
-    """How many first tokens all texts have in common; each keeps at least one of its own."""
-    first, last = min(ids), max(ids)  # the two that differ soonest
-    pairs = zip(first, last, strict=False)
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return min(same, min(map(len, ids)) - 1)
-
-
-def _run(
-    side: Any,  # noqa: ANN401
-    tokens_BS: Tensor,
-    start: int,
-    before: list[tuple[Tensor, Tensor]] | None,
-    memory: list[tuple[Tensor, Tensor]],
-) -> Tensor:
+def _last_states(side: Any, texts: list[list[int]]) -> Tensor:  # noqa: ANN401
     """The state of the last token of each text.  -> [B, D].
 
     Args:
         side: `text_model` of the network.
-        tokens_BS: tokens from `start` on.
-        start: P.
-        before: keys and values of the shared tokens, block by block; None where there are none.
-        memory: takes those of these tokens.
+        texts: sorted.
     """
-    count = tokens_BS.shape[1]
-    places = side.embeddings.position_embedding.weight[start : start + count]
-    state = side.embeddings.token_embedding(tokens_BS) + places
-    sees_SK = torch.ones(count, start + count, dtype=torch.bool).tril(start)
+    tokens_M, places_M, node_BS = _beginnings(texts)
+    count, longest = node_BS.shape
+    lengths_B = torch.tensor([len(text) for text in texts])
+    sees_SS = torch.ones(longest, longest, dtype=torch.bool).tril()
+    # One row of each beginning in the texts laid out, to take its mixed state from.
+    row_M = torch.empty(len(tokens_M), dtype=torch.long)
+    inside_BS = torch.arange(longest) < lengths_B[:, None]
+    row_M[node_BS[inside_BS]] = torch.arange(count * longest).view(count, longest)[inside_BS]
+    last_B = lengths_B - 1
+    end_B = node_BS[torch.arange(count), last_B]
+
+    embeddings = side.embeddings
+    state = embeddings.token_embedding(tokens_M) + embeddings.position_embedding.weight[places_M]
     blocks = side.encoder.layers
-    for number, block in enumerate(blocks):
-        normed = block.layer_norm1(state)
-        keys, values = (_heads(block.self_attn, part, normed) for part in ("k_proj", "v_proj"))
-        memory.append((keys, values))
-        if before is not None:
-            shape = (len(tokens_BS), -1, -1, -1)
-            keys = torch.cat([before[number][0].expand(shape), keys], dim=2)
-            values = torch.cat([before[number][1].expand(shape), values], dim=2)
-        asked = slice(None)
-        if number == len(blocks) - 1:
-            asked = slice(count - 1, None)
-            state, normed = state[:, asked], normed[:, asked]
-        queries = _heads(block.self_attn, "q_proj", normed)
-        mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=sees_SK[asked])
-        mixed = mixed.transpose(1, 2).flatten(2)
-        state = state + block.self_attn.out_proj(mixed)
-        state = state + block.mlp(block.layer_norm2(state))
-    last_BD: Tensor = side.final_layer_norm(state)[:, -1]
+    for block in blocks[:-1]:
+        queries, keys, values = (part[node_BS] for part in _products(block, state, state))
+        mixed = _attend(block, queries, keys, values, sees_SS).flatten(0, 1)[row_M]
+        state = _after(block, state, mixed)
+    end = state[end_B]
+    queries, keys, values = _products(blocks[-1], end, state)
+    own_B1S = (torch.arange(longest) <= last_B[:, None])[:, None, None]
+    mixed = _attend(blocks[-1], queries[:, None], keys[node_BS], values[node_BS], own_B1S)
+    last_BD: Tensor = side.final_layer_norm(_after(blocks[-1], end, mixed[:, 0]))
     return last_BD
 
 
-def _heads(attention: Any, part: str, normed_BSD: Tensor) -> Tensor:  # noqa: ANN401
-    """One of the three products, cut into heads.  -> [B, H, S, D / H]."""
-    product_BSD: Tensor = getattr(attention, part)(normed_BSD)
-    return product_BSD.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+def _beginnings(texts: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct beginnings of sorted texts.  -> last token [M], its place [M], of each text [B, S].
+
+    What lies past the end of a text points at beginning 0, and is never attended to.
+    """
+    tokens: list[int] = []
+    places: list[int] = []
+    node_BS = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
+    before: list[int] = []
+    nodes: list[int] = []
+    for number, text in enumerate(texts):
+        pairs = zip(before, text, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        nodes = nodes[:same] + list(range(len(tokens), len(tokens) + len(text) - same))
+        tokens.extend(text[same:])
+        places.extend(range(same, len(text)))
+        node_BS[number, : len(text)] = torch.tensor(nodes)
+        before = text
+    return torch.tensor(tokens), torch.tensor(places), node_BS
+
+
+def _products(block: Any, asking: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
+    """Queries of some tokens, keys and values of all."""
+    normed, attention = block.layer_norm1(state), block.self_attn
+    normed_asking = normed if asking is state else block.layer_norm1(asking)
+    return attention.q_proj(normed_asking), attention.k_proj(normed), attention.v_proj(normed)
+
+
+def _attend(block: Any, queries: Tensor, keys: Tensor, values: Tensor, sees: Tensor) -> Tensor:  # noqa: ANN401
+    """Mixed values.  [B, Q, D], [B, S, D], [B, S, D] -> [B, Q, D]."""
+    heads = block.self_attn.num_heads
+    cut = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (queries, keys, values))
+    return scaled_dot_product_attention(*cut, attn_mask=sees).transpose(1, 2).flatten(2)
+
+
+def _after(block: Any, state: Tensor, mixed: Tensor) -> Tensor:  # noqa: ANN401
+    """What a block leaves of its input and the mixed values.  [M, D], [M, D] -> [M, D]."""
+    state = state + block.self_attn.out_proj(mixed)
+    for rows in state.split(MLP_ROWS):
+        rows += block.mlp(block.layer_norm2(rows))
+    return state
