@@ -111,8 +111,11 @@ def _products(block: Any, asking: Tensor, state: Tensor) -> tuple[Tensor, Tensor
 def _attend(block: Any, queries: Tensor, keys: Tensor, values: Tensor, sees: Tensor) -> Tensor:  # noqa: ANN401
     """Mixed values.  [B, Q, D], [B, S, D], [B, S, D] -> [B, Q, D]."""
     heads = block.self_attn.num_heads
-    cut = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (queries, keys, values))
-    return scaled_dot_product_attention(*cut, attn_mask=sees).transpose(1, 2).flatten(2)
+    query, key, value = (
+        part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (queries, keys, values)
+    )
+    mixed = scaled_dot_product_attention(query, key, value, attn_mask=sees)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def _after(block: Any, state: Tensor, mixed: Tensor) -> Tensor:  # noqa: ANN401
