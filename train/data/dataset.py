@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from engines.bundle import Policy, Resize
@@ -71,6 +72,12 @@ class View:
     part: int = 0
     """Which of `parts` clips of one sample: evaluation may average several."""
     parts: int = 1
+
+    def generator(self, index: int, purpose: int) -> np.random.Generator | None:
+        """Randomness of one sample for one purpose; None where nothing is to be random."""
+        if self.seed is None:
+            return None
+        return np.random.default_rng([self.seed, index, self.part, purpose])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
