@@ -12,6 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from geotag.errors import ConfigError
+from geotag.models import downloads_folder
+from tests.hub import COMMIT, Hub, running
 from tests.tolerances import FP32_TOKEN
 from train.errors import WeightsError
 from train.models.pretrained import load_pretrained
@@ -415,3 +418,38 @@ def test_weights_in_half_precision_become_single(tmp_path: Path) -> None:
     assert {value.dtype for value in encoder.state_dict().values()} == {torch.float32}
     model.load_state_dict(half)
     assert_same_features(encoder, model)
+
+
+def test_a_network_of_the_hub_is_fetched_once_and_its_licence_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder has no tokenizer; without one its folder is whole, and no network is needed."""
+    from huggingface_hub import constants
+
+    model = reference(ODD)
+    folder = write_folder(tmp_path / "net", model, kind="bin")
+    (folder / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    licences = {"some/encoder": "cc-by-nc-4.0"}
+    with running(Hub(repositories={"some/encoder": folder}, licences=licences)) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        with pytest.raises(ConfigError, match="non-commercial use only"):
+            load_pretrained("some/encoder")
+        _, encoder, report = load_pretrained("some/encoder", is_accepted=True)
+        assert_same_features(encoder, model)
+        assert (report.source, report.revision) == ("some/encoder", COMMIT)
+        asked = len(hub.asked)
+        load_pretrained("some/encoder", is_accepted=True)
+        assert len(hub.asked) == asked
+
+
+def test_a_known_encoder_brought_by_hand_is_found_by_its_name() -> None:
+    model = reference(SIZES["tiny"])
+    folder = write_folder(downloads_folder("videomae-s"), model)
+    (folder / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="CC-BY-NC"):
+        load_pretrained("videomae-s")
+    for source in ("videomae-s", "MCG-NJU/videomae-small-finetuned-kinetics"):
+        config, _, report = load_pretrained(source, is_accepted=True)
+        assert (config, report.source) == (SIZES["tiny"], source)
