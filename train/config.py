@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engines.bundle import Policy, Resize
-from train.data.dataset import Augmentation, Picking
+from train.data.dataset import Augmentation, Picking, SamplingRange
 from train.losses import LossConfig
 from train.models.teachers import AttentionInput, SceneHead
 
@@ -20,17 +20,6 @@ else:
 PRESETS = Path(__file__).parent / "presets"
 
 TextTarget = Literal["none", "city", "all"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingRange:
-    """The clips that training draws, where times are known."""
-
-    min_span_s: float
-    max_span_s: float
-    max_keyframe_gap_s: float
-    clips: int
-    """Clips per video that the exported bundle asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +125,7 @@ class TrainConfig:
     loss: LossConfig
     optimiser: OptimiserConfig
     input: InputConfig = field(default_factory=InputConfig)
-    sampling: SamplingRange
+    sampling: SamplingRange = field(default_factory=SamplingRange)
     policies: tuple[EvaluatedPolicy, ...]
 
     def __post_init__(self) -> None:
@@ -196,7 +185,7 @@ def config_from_record(record: dict[str, Any], *, source: str) -> TrainConfig:
             "loss": _part(LossConfig, record["loss"], source),
             "optimiser": _part(OptimiserConfig, optimiser, source),
             "input": _part(InputConfig, inputs, source),
-            "sampling": _part(SamplingRange, record["sampling"], source),
+            "sampling": _part(SamplingRange, record.get("sampling", {}), source),
             "policies": tuple(_part(EvaluatedPolicy, each, source) for each in record["policies"]),
         }
         config: TrainConfig = _part(TrainConfig, {**record, **parts}, source)
