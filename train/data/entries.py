@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, overload
 from train.data.dataset import Entry
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     import numpy as np
+    from numpy.typing import NDArray
 
 
 class Entries(Sequence[Entry]):

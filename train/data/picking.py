@@ -120,4 +120,7 @@ def _stretch(count: int, frames: int, rng: np.random.Generator) -> tuple[int, in
 def _spread(
     count: int, frames: int, begin: float, width: float, rng: np.random.Generator | None
 ) -> NDArray[np.intp]:
-    """One of each of the equal parts, at `begin` to `begin + width` of it; its middle without rng."""
+    """One of each equal part, at `begin` to `begin + width` of it; the middle without rng."""
+    inside_T = np.full(frames, 0.5) if rng is None else rng.random(frames)
+    places_T = (np.arange(frames) + begin + width * inside_T) * count / frames
+    return np.minimum(np.floor(places_T).astype(np.intp), count - 1)
