@@ -30,6 +30,7 @@ from train.data.cityguessr_layout import (
     SOURCES,
     find_cities,
     find_files,
+    missing_cities,
     read_labels,
     read_part,
     read_sources,
@@ -165,12 +166,13 @@ def open_cityguessr(
     wanted = PARTS
     if splitting == "official":
         wanted = ("val",) if split == "test" else ("train",)
-    parts = [read_part(root, part, partial=partial) for part in wanted]
+    parts = [read_part(root, part) for part in wanted]
     tree = _choose_tree(root, parts)
     for part in parts:
         for file in part.labels:
             check_ids(file, tree)
     notes = [note for part in parts for note in part.notes]
+    notes += filter(None, (missing_cities(root, part, partial=partial) for part in parts))
     title = "CityGuessr68k" if tree.is_cityguessr else root.resolve().name
     if splitting != "official":
         title += f" {splitting}"

@@ -57,17 +57,13 @@ class StoredPart:
     """What is left out, and why."""
 
 
-def read_part(root: Path, part: Part, *, partial: bool) -> StoredPart:
+def read_part(root: Path, part: Part) -> StoredPart:
     """Find the clips of one folder: those of its label files, else those on disk.
 
-    Args:
-        root: of the dataset.
-        part: which folder.
-        partial: leave out cities of the label files that have no folder.
+    Clips of a city that has no folder are left out: `missing_cities` tells of them.
 
     Raises:
-        DatasetError: there are no cities, a folder has a wrong name, label files are wrong or
-            name what is not there.
+        DatasetError: there are no cities, a folder has a wrong name, label files are wrong.
     """
     cities = find_cities(root, part)
     if not cities:
@@ -79,7 +75,6 @@ def read_part(root: Path, part: Part, *, partial: bool) -> StoredPart:
     labels = read_labels(root, part, notes)
     on_disk = [_stored(path, part) for folder in cities.values() for path in _folders_in(folder)]
     if labels:
-        _check_cities(part, cities, labels, root, notes, partial=partial)
         clips = [clip for file in labels for clip in _labelled(file, part, cities)]
         unlisted = len({clip.name for clip in on_disk} - {clip.name for clip in clips})
         if unlisted:
@@ -89,6 +84,28 @@ def read_part(root: Path, part: Part, *, partial: bool) -> StoredPart:
     _refuse_doubles(clips)
     return StoredPart(
         part=part, cities=cities, labels=labels, clips=tuple(clips), notes=tuple(notes)
+    )
+
+
+def missing_cities(root: Path, part: StoredPart, *, partial: bool) -> str:
+    """Tell of cities that the label files name and that have no folder.
+
+    Returns:
+        A note; '' where there are none.
+
+    Raises:
+        DatasetError: there are some, and the dataset is not wanted in part.
+    """
+    missing = sorted({city for file in part.labels for city in file.cities} - set(part.cities))
+    if not missing:
+        return ""
+    if partial:
+        return f"{len(missing)} cities have no folder in {part.part}/ and are left out"
+    file = next(file for file in part.labels if missing[0] in file.cities)
+    raise DatasetError(
+        f"{file.path}, row {file.rows[file.cities.index(missing[0])]}: there is no folder "
+        f"{part.part}/{missing[0]}; in all {len(missing)} cities have none ({some(missing)}). To "
+        f"use those that are there, open the dataset as partial{_squashfs_hint(root)}"
     )
 
 
@@ -233,29 +250,6 @@ def _labelled(file: LabelFile, part: Part, cities: Mapping[str, Path]) -> Iterab
                 labels=file,
                 index=index,
             )
-
-
-def _check_cities(
-    part: Part,
-    cities: Mapping[str, Path],
-    labels: Sequence[LabelFile],
-    root: Path,
-    notes: list[str],
-    *,
-    partial: bool,
-) -> None:
-    """Refuse, or note, cities that label files name and that have no folder."""
-    missing = sorted({city for file in labels for city in file.cities} - set(cities))
-    if not missing:
-        return
-    if not partial:
-        file = next(file for file in labels if missing[0] in file.cities)
-        raise DatasetError(
-            f"{file.path}, row {file.rows[file.cities.index(missing[0])]}: there is no folder "
-            f"{part}/{missing[0]}; in all {len(missing)} cities have none ({some(missing)}). To "
-            f"use those that are there, open the dataset as partial{_squashfs_hint(root)}"
-        )
-    notes.append(f"{len(missing)} cities have no folder in {part}/ and are left out")
 
 
 def _refuse_doubles(clips: Sequence[StoredClip]) -> None:
