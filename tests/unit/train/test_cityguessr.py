@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from geotag.places.hierarchy import build_hierarchy
 from tests.pictures import grey_jpeg
-from train.data.city_tree import cityguessr_tree
+from train.data.city_tree import cityguessr_tree, read_labels_list
 from train.data.cityguessr import open_cityguessr
 from train.data.cityguessr_labels import read_label_file
+from train.data.cityguessr_layout import read_sources
 from train.data.dataset import BadSample, Sample, View
 from train.errors import DatasetError
 
@@ -586,6 +590,50 @@ def test_a_large_label_file_becomes_a_few_arrays(tmp_path: Path) -> None:
     assert labels.scenes_NS is not None
     assert labels.scenes_NS.nbytes == 2000 * 16 * 4
     assert len(pickle.dumps(labels)) < 300_000
+
+
+@given(content=st.binary(max_size=300))
+@example(b"Malm_0000," + b"9" * 400 + b",1,1,1")
+@example(b"Malm_0000,1,1,1,1," + b"," * 528)
+@example(b",,,,")
+@example(b"\xef\xbb\xbf\n\r\n")
+def test_any_bytes_are_a_label_file_or_told_to_be_none(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("labels") / "train_labels.txt"
+    path.write_bytes(content)
+    try:
+        labels = read_label_file(path)
+    except DatasetError:
+        return
+    assert len(labels.names) == len(set(labels.names)) > 0
+
+
+@given(content=st.binary(max_size=300) | st.text(max_size=100).map(str.encode))
+@example(b"City,State,Country,Continent\nGraz,Styria,Austria,Europe,,,,\n")
+@example(b"City,City\nGraz,Graz\n")
+@example(b'City,State\n"Graz,Styria\n')
+@example(b"City\nGraz\n")
+def test_any_bytes_are_a_list_of_cities_or_told_to_be_none(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("list") / "labels_list.csv"
+    path.write_bytes(content)
+    try:
+        tree = read_labels_list(path, {"Graz"})
+    except DatasetError:
+        return
+    assert "Graz" in tree.city_ids
+
+
+@given(content=st.binary(max_size=200))
+def test_any_bytes_are_a_list_of_sources_or_told_to_be_none(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    root = tmp_path_factory.mktemp("sources")
+    (root / "sources.csv").write_bytes(content)
+    with contextlib.suppress(DatasetError):
+        read_sources(root)
 
 
 def test_a_word_that_is_no_splitting_is_told(tmp_path: Path) -> None:
