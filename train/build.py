@@ -20,6 +20,7 @@ from train.model_card import card_licence
 from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD, Geolocator
 from train.models.teachers import TeacherConfig
 from train.models.videomae import SIZES
+from train.stills import draw_stills, take_stills
 from train.warmstart import start_from_components, widen_weights
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def build_model(
     width = 0 if sources.texts_KE is None else sources.texts_KE.shape[1]
     plain = config.model.normalisation == "none"
     model = Geolocator(
-        architecture or SIZES[config.model.size],
+        architecture or shape_of(config),
         class_counts(sources.train.hierarchy),
         mean=(0.0, 0.0, 0.0) if plain else IMAGENET_MEAN,
         std=(1.0, 1.0, 1.0) if plain else IMAGENET_STD,
@@ -169,6 +170,13 @@ def build_model(
     return model, facts
 
 
+def shape_of(config: TrainConfig) -> VideoMAEConfig:
+    """Shape of an encoder that begins from nothing."""
+    shape = SIZES[config.model.size]
+    is_picture = config.model.still != "none"
+    return replace(shape, frames=1, tubelet_frames=1) if is_picture else shape
+
+
 def licence_of(pretrained: str) -> str:
     """Under which terms published weights may be used, as far as it is known here."""
     for known in read_known().values():
@@ -181,7 +189,10 @@ def licence_of(pretrained: str) -> str:
 def training_view(config: TrainConfig, model: Geolocator) -> View:
     """How clips are read for training."""
     return View(
-        frames=model.config.frames,
+        # A model of single pictures chooses its frame of the clip that others see.
+        frames=SIZES[config.model.size].frames
+        if config.model.still != "none"
+        else model.config.frames,
         image_px=model.config.image_px,
         resize=config.input.resize,
         picking=config.input.picking,
@@ -204,4 +215,9 @@ def _first_clips(config: TrainConfig, sources: Sources, model: Geolocator) -> to
     clips = [torch.from_numpy(found.clip_THWC) for found in read if hasattr(found, "clip_THWC")]
     if not clips:
         raise TrainError(f"{sources.train.name}: none of its first clips can be read.")
-    return torch.stack(clips)
+    clip_NTHWC = torch.stack(clips)
+    if config.model.still == "none":
+        return clip_NTHWC
+    generator = torch.Generator().manual_seed(config.seed)
+    count, frames = clip_NTHWC.shape[:2]
+    return take_stills(clip_NTHWC, draw_stills(count, frames, config.model.still, generator))

@@ -11,6 +11,7 @@ from engines.bundle import Policy, Resize
 from train.data.dataset import Augmentation, Picking, SamplingRange
 from train.losses import LossConfig
 from train.models.teachers import AttentionInput, SceneHead
+from train.stills import Still
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,6 +40,8 @@ class ModelConfig:
     text: TextTarget = "none"
     """What it is aligned with: nothing, the city's name, or the mean of all four names."""
     attention_input: AttentionInput = "logits"
+    still: Still = "none"
+    """The one frame of each clip that a model of single pictures sees."""
     num_heads: int | Literal["corrected", "config"] = "corrected"
     """Of the encoder's attention, where weights are loaded: 6 for 384 (corrected), or as their
     configuration says. The weights fit either way."""
@@ -252,6 +255,7 @@ def _wrong_choices(config: TrainConfig) -> list[str]:
         "model.size": (config.model.size, ("tiny", "small", "base")),
         "model.scene": (config.model.scene, get_args(SceneHead)),
         "model.text": (config.model.text, get_args(TextTarget)),
+        "model.still": (config.model.still, get_args(Still)),
         "model.attention_input": (config.model.attention_input, get_args(AttentionInput)),
         "model.normalisation": (config.model.normalisation, ("imagenet", "none")),
         "loss.scene_target": (config.loss.scene_target, ("soft", "majority")),
