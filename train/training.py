@@ -70,6 +70,7 @@ def train(
         TrainError: the run cannot begin or go on; the text says what to try.
         DatasetError: the dataset is unusable.
     """
+    run.mkdir(parents=True, exist_ok=True)
     seed_everything(config.seed)
     if not world.is_gpu:
         # Threads of one matrix product wait for each other: on a core that reads, all would wait.
