@@ -37,6 +37,8 @@ class Progress:
 
     step: int
     """Steps done."""
+    steps: int
+    """Steps of the whole run."""
     best_score: float | None = None
     """Of the weights that are kept as the best; None while there are none."""
     best_step: int | None = None
@@ -97,6 +99,11 @@ class State:
     facts: dict[str, Any]
     weights: Path
     """File of the tensors."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps were done."""
+        return self.progress.step >= self.progress.steps
 
     def read_tensors(self) -> dict[str, Tensor]:
         """All that training had changed."""

@@ -94,7 +94,7 @@ def train(
             texts_KE=sources.texts_KE,
             compiled=compiled,
         )
-        progress = Progress(step=0)
+        progress = Progress(step=0, steps=sources.steps)
         if state is not None:
             progress, facts = state.progress, state.facts
             learner.load(state.read_tensors())
