@@ -1,308 +1,358 @@
-"""How good a model is: accuracy per level, decoding mode and sampling policy; calibration.
+"""How good a model is on a data set, in every decoding mode, with intervals; and calibration.
 
-    python -m train.evaluate --checkpoint runs/demo
+    python -m train.evaluate --model runs/demo
+    python -m train.evaluate --model geotag/demo_bundle --test-clips 90 --out evaluation
+    python -m train.evaluate --model runs/cityguessr --data msls:/data/msls --by-drive --clips 4
 
-Shape suffixes: N clips, K classes of a level.
+`evaluation.json` holds every number, `confusion.png` and `reliability.png` show them.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
+import re
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
-import numpy as np
-import torch
 import typer
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from torch.utils.data import DataLoader
 
-from engines.bundle import LEVELS, DecodingMode, Level
+from engines.base import EngineError
+from engines.bundle import LEVELS
 from engines.choose import usable_cores
-from geotag.places.hierarchy import Decoded, Hierarchy, decode
-from train.checkpoint import CheckpointError, load_checkpoint
-from train.config import EvaluatedPolicy, TrainConfig, load_preset
-from train.data.clips import RenderedClips, rendered_hierarchy
+from geotag.errors import EXIT_ENGINE, ConfigError, GeotagError, OutputError
+from train.checkpoint import EVALUATION
+from train.config import EvaluatedPolicy, SamplingRange, TrainConfig, load_preset
+from train.data.clips import rendered_hierarchy
+from train.data.dataset import Picking, Split
+from train.errors import TrainError
+from train.evaluation import Candidate, Plan, evaluate, view_of
+from train.evaluation_sets import RENDERED, Task, dataset_task, rendered_task
+from train.evaluation_tables import show_evaluation
+from train.plots import draw_plots, need_matplotlib
+from train.report import MODES
+from train.scorers import BundleScorer, CheckpointScorer, open_model
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from train.data.dataset import ClipDataset
     from train.models.geolocator import Geolocator
+    from train.report import Calibration
 
-MODES: tuple[DecodingMode, ...] = get_args(DecodingMode)
-WANTED_PRECISION = 0.9
-"""A level is claimed where, on validation clips, claims are right this often."""
-BATCH = 32
 TABLE_COLUMNS = 100
 """Width of the printed tables, also where the output is a file."""
+TEST_CLIPS = 900
+"""Rendered clips that a model is measured on where nothing else is asked."""
 
 app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Predictions:
-    """Scores and truth of N clips."""
+class _Opened:
+    """A model with what its folder says of how to evaluate it."""
 
-    logits: dict[Level, NDArray[np.float32]]
-    """[N, K] per level."""
-    labels: dict[Level, NDArray[np.intp]]
-    """[N] per level."""
-    scene_top1: float
+    candidate: Candidate
+    is_bundle: bool
+    data: str | None
+    """The spec of what it was trained on; None where that is not known."""
+    sampling: SamplingRange
+    policies: tuple[EvaluatedPolicy, ...]
+    val_clips: int | None
+    test_clips: int | None
 
 
 @app.command()
 def main(
-    checkpoint: Annotated[Path, typer.Option(help="Run folder that train.fit wrote.")],
+    model: Annotated[
+        Path,
+        typer.Option("--model", "--checkpoint", help="Run folder of train.fit, or a bundle."),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="rendered, cityguessr:PATH, msls:PATH, manifest:FILE or shards:PATH. "
+            "Default: what the model was trained on."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="What is counted: test, val or train.")] = "test",
+    clips: Annotated[
+        int, typer.Option(min=1, help="Clips of each sample, fused into its answer.")
+    ] = 1,
+    by_drive: Annotated[
+        bool, typer.Option("--by-drive", help="Report drives too: all their clips fused.")
+    ] = False,
+    picking: Annotated[
+        str, typer.Option(help="Stored frames taken: uniform, reference or lexicographic.")
+    ] = "uniform",
+    against: Annotated[
+        Path | None, typer.Option(help="Another model, compared on the same clips.")
+    ] = None,
     val_clips: Annotated[
-        int | None, typer.Option(min=1, help="Clips that calibrate. Default: the preset's.")
+        int | None, typer.Option(min=1, help="Samples that calibrate. Default: the preset's.")
     ] = None,
     test_clips: Annotated[
-        int | None, typer.Option(min=1, help="Clips that are counted. Default: the preset's.")
+        int | None, typer.Option(min=1, help="Samples that are counted. Default: the preset's.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Rendering processes.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for evaluation.json and the plots. Default: the run folder, where its own "
+            "test data is counted; else a folder in it named after the data; ./evaluation for a "
+            "bundle."
+        ),
+    ] = None,
+    plots: Annotated[bool, typer.Option(help="Draw confusion.png and reliability.png.")] = True,
 ) -> None:
-    """Evaluate a run on rendered test drives, calibrate it, and write evaluation.json into it."""
+    """Measure a model on a data set, calibrate it, and write evaluation.json and two plots."""
+    console = Console(stderr=True)
     try:
-        model, facts = load_checkpoint(checkpoint)
-    except CheckpointError as exc:
+        plan = Plan(clips=clips, by_drive=by_drive, picking=_picking(picking))
+        if plots:
+            need_matplotlib()
+        opened = _open(model)
+        spec = _spec(opened, data, model)
+        evaluation = evaluate(
+            opened.candidate,
+            _task(opened, spec, _split(split), plan, val_clips=val_clips, test_clips=test_clips),
+            plan,
+            against=None if against is None else _open(against).candidate,
+            workers=usable_cores() if workers is None else workers,
+            console=console,
+            command=shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
+        )
+        folder = out or _default_out(opened, spec, split, plan, model)
+        _write(evaluation, folder, plots=plots)
+    except ConfigError as exc:
         raise typer.BadParameter(str(exc)) from exc
-    config = load_preset(
-        str(facts["training"]["preset"]),
-        val_clips=val_clips,
-        test_clips=test_clips,
-        seed=int(facts["training"]["seed"]),
-    )
-    count = usable_cores() if workers is None else workers
-    evaluation = evaluate_run(
-        model,
-        config,
-        workers=count,
-        console=Console(stderr=True),
-        command=shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
-    )
-    text = json.dumps(evaluation, indent=2) + "\n"
-    (checkpoint / "evaluation.json").write_text(text, encoding="utf-8")
+    except (GeotagError, EngineError) as exc:
+        console.print(f"error: {exc}", style="red", highlight=False)
+        code = exc.exit_code if isinstance(exc, GeotagError) else EXIT_ENGINE
+        raise typer.Exit(code) from exc
     show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
+    console.print(f"written to {folder}", highlight=False)
 
 
 def evaluate_run(
-    model: Geolocator, config: TrainConfig, *, workers: int, console: Console, command: str
+    model: Geolocator,
+    config: TrainConfig,
+    *,
+    workers: int,
+    console: Console,
+    command: str,
+    val: ClipDataset | None = None,
+    test: ClipDataset | None = None,
+    plan: Plan | None = None,
 ) -> dict[str, Any]:
-    """Calibrate on validation drives, count on test drives.  -> what evaluation.json holds.
+    """Calibrate on validation clips, count on test clips.  -> what evaluation.json holds.
 
-    `command` is what a reader types to get these numbers.
+    Args:
+        model: trained on the class tree of `test`.
+        config: its sampling, policies, and how many clips calibrate and are counted.
+        workers: reading processes.
+        console: where progress is shown.
+        command: what a reader types to get these numbers.
+        val: what calibrates; with `test`, else neither.
+        test: what is counted; None for drives of the rendered world.
+        plan: how clips are looked at; None for one clip each.
     """
-    hierarchy = rendered_hierarchy()
-
-    def run(split: str, clips: int, policy: EvaluatedPolicy | None) -> Predictions:
-        samples = RenderedClips(
-            split=split,  # type: ignore[arg-type]
-            clips=clips,
-            frames=model.config.frames,
-            image_px=model.config.image_px,
+    plan = plan or Plan()
+    hierarchy = rendered_hierarchy() if test is None else test.hierarchy
+    scorer = CheckpointScorer(model, hierarchy, label=config.preset)
+    if test is None:
+        task = rendered_task(
+            split="test",
             sampling=config.sampling,
-            hierarchy=hierarchy,
-            # Each policy looks at drives of its own.
-            seed=0 if policy is None else 1 + config.policies.index(policy),
-            policy=policy,
+            policies=config.policies,
+            val_clips=config.val_clips,
+            test_clips=config.test_clips,
         )
-        name = split if policy is None else f"{split}, {policy.policy} {policy.span_s:g} s"
-        return predict(model, samples, workers=workers, console=console, title=name)
-
-    calibration = calibrate(run("val", config.val_clips, None), hierarchy)
-    each = max(1, config.test_clips // len(config.policies))
-    per_policy = [(policy, run("test", each, policy)) for policy in config.policies]
-    everything = _join([predictions for _, predictions in per_policy])
-    return {
-        "data": config.data,
-        "split": "test",
-        "clips": len(everything.labels["city"]),
-        "modes": {
-            mode: top1(_decode(everything, hierarchy, mode, calibration[mode]), everything.labels)
-            for mode in MODES
-        },
-        "conflict_rate": {
-            mode: conflict_rate(_decode(everything, hierarchy, mode, calibration[mode]), hierarchy)
-            for mode in MODES
-        },
-        "scene_top1": everything.scene_top1,
-        "policies": [
-            _policy_record(policy, predictions, hierarchy, calibration["marginal"])
-            for policy, predictions in per_policy
-        ],
-        "calibration": calibration,
-        "command": command,
-    }
-
-
-def predict(
-    model: Geolocator, samples: RenderedClips, *, workers: int, console: Console, title: str
-) -> Predictions:
-    """Scores of every sample, in order."""
-    loader = DataLoader(samples, batch_size=BATCH, num_workers=workers)
-    torch.set_num_threads(max(1, usable_cores() - workers))
-    logits: dict[Level, list[NDArray[np.float32]]] = {level: [] for level in LEVELS}
-    labels: dict[Level, list[NDArray[np.intp]]] = {level: [] for level in LEVELS}
-    scenes_right = 0
-    with torch.inference_mode():
-        for pixels, truth in track(loader, description=f"evaluating {title}", console=console):
-            outputs = model(pixels)
-            for level in LEVELS:
-                logits[level].append(outputs[level].numpy())
-                labels[level].append(truth[level].numpy().astype(np.intp))
-            scenes_right += int((outputs["scene"].argmax(1) == truth["scene"]).sum())
-    return Predictions(
-        logits={level: np.concatenate(logits[level]) for level in LEVELS},
-        labels={level: np.concatenate(labels[level]) for level in LEVELS},
-        scene_top1=scenes_right / len(samples),
+    else:
+        task = dataset_task(
+            test,
+            val,
+            split="test",
+            view=view_of(scorer, plan),
+            policies=config.policies,
+            val_clips=config.val_clips,
+            test_clips=config.test_clips,
+        )
+    return evaluate(
+        Candidate(scorer=scorer), task, plan, workers=workers, console=console, command=command
     )
 
 
-def top1(decoded: Decoded, labels: dict[Level, NDArray[np.intp]]) -> dict[Level, float]:
-    """Share of right answers per level, 0 to 1."""
-    return {level: float((decoded.labels[level] == labels[level]).mean()) for level in LEVELS}
+def _open(folder: Path) -> _Opened:
+    """Open a model, and find out how it is to be evaluated."""
+    opened = open_model(folder)
+    if isinstance(opened, BundleScorer):
+        return _opened_bundle(opened)
+    scorer, record = opened
+    facts = record["training"]
+    try:
+        config = load_preset(str(facts["preset"]))
+    except (KeyError, ValueError) as exc:
+        raise TrainError(
+            f"evaluating {folder}: its preset cannot be read ({exc}). Train it again with python "
+            "-m train.fit."
+        ) from exc
+    calibration = _stored_calibration(folder)
+    candidate = Candidate(scorer=scorer)
+    if calibration is not None:
+        candidate = Candidate(
+            scorer=scorer, calibration=calibration, calibrated_by=f"{EVALUATION} of the run"
+        )
+    return _Opened(
+        candidate=candidate,
+        is_bundle=False,
+        data=None if facts.get("data") is None else str(facts["data"]),
+        sampling=config.sampling,
+        policies=config.policies,
+        val_clips=config.val_clips,
+        test_clips=config.test_clips,
+    )
 
 
-def conflict_rate(decoded: Decoded, hierarchy: Hierarchy) -> float:
-    """Share of clips whose answers contradict the tree somewhere, such as a city elsewhere."""
-    conflict = np.zeros(len(decoded.labels["city"]), dtype=bool)
-    for fine, coarse in itertools.pairwise(LEVELS):
-        above = hierarchy.parents[fine][decoded.labels[fine]]
-        conflict |= above != decoded.labels[coarse]
-    return float(conflict.mean())
+def _opened_bundle(scorer: BundleScorer) -> _Opened:
+    manifest = scorer.bundle.manifest
+    sampling = manifest.sampling
+    return _Opened(
+        candidate=Candidate(
+            scorer=scorer,
+            calibration={
+                mode: {level: asdict(entry) for level, entry in levels.items()}
+                for mode, levels in manifest.calibration.items()
+            },
+            calibrated_by="the bundle",
+        ),
+        is_bundle=True,
+        data=RENDERED if manifest.domain == RENDERED else None,
+        sampling=SamplingRange(
+            min_span_s=sampling.min_span_s,
+            max_span_s=sampling.max_span_s,
+            max_keyframe_gap_s=sampling.max_keyframe_gap_s,
+            clips=sampling.clips,
+        ),
+        policies=tuple(
+            EvaluatedPolicy(policy=policy.policy, span_s=policy.span_s)
+            for policy in sampling.policies
+        ),
+        val_clips=None,
+        test_clips=None,
+    )
 
 
-def calibrate(
-    predictions: Predictions, hierarchy: Hierarchy
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Temperature and claim threshold per decoding mode and level, on validation clips.
-
-    Modes that multiply levels take one temperature for all of them, the one with the least
-    negative log-likelihood of the true city; the other modes one per level (Guo et al., ICML 2017).
-    """
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for mode in MODES:
-        if mode in ("without", "trace_only"):
-            temperatures = {
-                level: _best_temperature(predictions, hierarchy, mode, (level,)) for level in LEVELS
+def _stored_calibration(run: Path) -> Calibration | None:
+    """What an earlier evaluation of a run fitted; None where there is none to use."""
+    try:
+        record = json.loads((run / EVALUATION).read_text(encoding="utf-8"))["calibration"]
+        return {
+            str(mode): {
+                str(level): {
+                    name: float(record[mode][level][name])
+                    for name in ("temperature", "threshold_prob")
+                }
+                for level in LEVELS
             }
-        else:
-            shared = _best_temperature(predictions, hierarchy, mode, LEVELS)
-            temperatures = dict.fromkeys(LEVELS, shared)
-        decoded = decode(predictions.logits, hierarchy, mode, temperatures)
-        result[mode] = {
-            level: {
-                "temperature": round(temperatures[level], 4),
-                "threshold_prob": claim_threshold(
-                    decoded.probs[level].max(axis=1),
-                    decoded.probs[level].argmax(axis=1) == predictions.labels[level],
-                ),
-            }
-            for level in LEVELS
+            for mode in MODES
         }
-    return result
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise TrainError(
+            f"reading the calibration of {run / EVALUATION}: it is damaged ({exc!r}). Delete the "
+            "file and evaluate the run on its own data again."
+        ) from exc
 
 
-def claim_threshold(confidence_N: NDArray[np.float64], right_N: NDArray[np.bool_]) -> float:
-    """Lowest confidence, in steps of 0.05, from which claims are right WANTED_PRECISION often."""
-    for threshold in np.arange(0.3, 0.96, 0.05):
-        claimed = confidence_N >= threshold
-        if not claimed.any() or right_N[claimed].mean() >= WANTED_PRECISION:
-            return round(float(threshold), 2)
-    return 0.95
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % confidence interval of a share.  Source: Wilson 1927, z = 1.96."""
-    z = 1.96
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def show_evaluation(evaluation: dict[str, Any], console: Console) -> None:
-    """Print the tables: levels by decoding mode, then sampling policies."""
-    count = evaluation["clips"]
-    title = f"top-1 % on {count} {evaluation['data']} {evaluation['split']} clips, one clip each"
-    table = Table(title=title)
-    table.add_column("decoding")
-    for level in LEVELS:
-        table.add_column(level, justify="right")
-    table.add_column("conflicts", justify="right")
-    for mode, row in evaluation["modes"].items():
-        cells = [_with_interval(row[level], count) for level in LEVELS]
-        table.add_row(mode, *cells, f"{100 * evaluation['conflict_rate'][mode]:.1f}")
-    console.print(table)
-    table = Table(title="by sampling policy (marginal decoding)")
-    for name in ("policy", "span s", "city", "country", "clips"):
-        table.add_column(name, justify="left" if name == "policy" else "right")
-    for row in evaluation["policies"]:
-        shares = [
-            _with_interval(row[f"{level}_top1"], row["clips"]) for level in ("city", "country")
-        ]
-        table.add_row(row["policy"], f"{row['span_s']:g}", *shares, str(row["clips"]))
-    console.print(table)
-
-
-def _with_interval(share: float, count: int) -> str:
-    low, high = wilson_interval(share, count)
-    return f"{100 * share:.1f} ({100 * low:.0f}-{100 * high:.0f})"
-
-
-def _policy_record(
-    policy: EvaluatedPolicy,
-    predictions: Predictions,
-    hierarchy: Hierarchy,
-    calibration: dict[str, dict[str, float]],
-) -> dict[str, Any]:
-    shares = top1(_decode(predictions, hierarchy, "marginal", calibration), predictions.labels)
-    return {
-        "policy": policy.policy,
-        "span_s": policy.span_s,
-        **{f"{level}_top1": shares[level] for level in LEVELS},
-        "clips": len(predictions.labels["city"]),
-    }
-
-
-def _decode(
-    predictions: Predictions,
-    hierarchy: Hierarchy,
-    mode: DecodingMode,
-    calibration: dict[str, dict[str, float]],
-) -> Decoded:
-    temperatures = {level: calibration[level]["temperature"] for level in LEVELS}
-    return decode(predictions.logits, hierarchy, mode, temperatures)
-
-
-def _best_temperature(
-    predictions: Predictions, hierarchy: Hierarchy, mode: DecodingMode, levels: tuple[Level, ...]
-) -> float:
-    """Least NLL of the finest of `levels` over a logarithmic grid from 1/4 to 8."""
-    target = levels[0]
-    rows = np.arange(len(predictions.labels[target]))
-
-    def loss(temperature: float) -> float:
-        decoded = decode(predictions.logits, hierarchy, mode, dict.fromkeys(levels, temperature))
-        truth = decoded.probs[target][rows, predictions.labels[target]]
-        return float(-np.log(np.maximum(truth, 1e-12)).mean())
-
-    return float(min(np.geomspace(0.25, 8.0, 61), key=loss))
-
-
-def _join(parts: list[Predictions]) -> Predictions:
-    counts = [len(part.labels["city"]) for part in parts]
-    return Predictions(
-        logits={level: np.concatenate([p.logits[level] for p in parts]) for level in LEVELS},
-        labels={level: np.concatenate([p.labels[level] for p in parts]) for level in LEVELS},
-        scene_top1=float(np.average([p.scene_top1 for p in parts], weights=counts)),
+def _spec(opened: _Opened, data: str | None, model: Path) -> str:
+    if spec := data or opened.data:
+        return spec
+    raise TrainError(
+        f"evaluating {model}: what it was trained on is not known. Say on which data set with "
+        "--data: rendered, cityguessr:PATH, msls:PATH, manifest:FILE or shards:PATH."
     )
+
+
+def _task(
+    opened: _Opened,
+    spec: str,
+    split: Split,
+    plan: Plan,
+    *,
+    val_clips: int | None,
+    test_clips: int | None,
+) -> Task:
+    """What to look at.
+
+    A model is calibrated on validation clips of what it was trained on; on other data its own
+    calibration is used, which is what a user of the model would get.
+    """
+    is_own = spec == opened.data and not opened.is_bundle
+    fits = is_own or (opened.candidate.calibration is None and not opened.is_bundle)
+    if is_own:
+        val_clips, test_clips = val_clips or opened.val_clips, test_clips or opened.test_clips
+    if spec == RENDERED:
+        return rendered_task(
+            split=split,
+            sampling=opened.sampling,
+            policies=opened.policies,
+            val_clips=(val_clips or TEST_CLIPS // 2) if fits else None,
+            test_clips=test_clips or TEST_CLIPS,
+        )
+    from train.data.sources import open_dataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    return dataset_task(
+        open_dataset(spec, split),
+        open_dataset(spec, "val") if fits else None,
+        split=split,
+        view=view_of(opened.candidate.scorer, plan),
+        policies=opened.policies,
+        val_clips=val_clips,
+        test_clips=test_clips,
+    )
+
+
+def _default_out(opened: _Opened, spec: str, split: str, plan: Plan, model: Path) -> Path:
+    """The run folder for the evaluation that export reads; no other may take its place."""
+    if opened.is_bundle:
+        return Path("evaluation")
+    if spec == opened.data and split == "test" and plan.clips == 1 and plan.picking == "uniform":
+        return model
+    kind, _, path = spec.partition(":")
+    words = [kind, Path(path).name, split, plan.picking * (plan.picking != "uniform")]
+    words += [f"{plan.clips} clips"] if plan.clips > 1 else []
+    return model / re.sub(r"[^\w.]+", "-", " ".join(["evaluation", *filter(None, words)]))
+
+
+def _write(evaluation: dict[str, Any], folder: Path, *, plots: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(evaluation, indent=2, allow_nan=False) + "\n"
+        (folder / EVALUATION).write_text(text, encoding="utf-8", newline="\n")
+        if plots:
+            draw_plots(evaluation, folder)
+    except OSError as exc:
+        raise OutputError(
+            f"writing the evaluation into {folder}: {exc}. Choose another --out."
+        ) from exc
+
+
+def _split(text: str) -> Split:
+    for known in get_args(Split):
+        if text == known:
+            return cast("Split", known)
+    raise TrainError(f"--split {text!r}: allowed are {', '.join(get_args(Split))}.")
+
+
+def _picking(text: str) -> Picking:
+    for known in get_args(Picking):
+        if text == known and text != "mixed":  # mixed draws at random: for training
+            return cast("Picking", known)
+    allowed = [known for known in get_args(Picking) if known != "mixed"]
+    raise TrainError(f"--picking {text!r}: allowed are {', '.join(allowed)}.")
 
 
 if __name__ == "__main__":
