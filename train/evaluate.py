@@ -24,10 +24,11 @@ from engines.base import EngineError
 from engines.bundle import LEVELS
 from engines.choose import usable_cores
 from geotag.errors import EXIT_ENGINE, ConfigError, GeotagError, OutputError
-from train.checkpoint import EVALUATION
-from train.config import EvaluatedPolicy, SamplingRange, TrainConfig, load_preset
+from train.checkpoint import EVALUATION, FACTS
+from train.config import EvaluatedPolicy, SamplingRange, TrainConfig
 from train.data.clips import rendered_hierarchy
 from train.data.dataset import Picking, Split
+from train.data.sources import open_dataset
 from train.errors import TrainError
 from train.evaluation import Candidate, Plan, evaluate, view_of
 from train.evaluation_sets import RENDERED, Task, dataset_task, rendered_task
@@ -38,6 +39,7 @@ from train.scorers import BundleScorer, CheckpointScorer, open_model
 
 if TYPE_CHECKING:
     from train.data.dataset import ClipDataset
+    from train.data.sources import Splitting
     from train.models.geolocator import Geolocator
     from train.report import Calibration
 
@@ -55,8 +57,13 @@ class _Opened:
 
     candidate: Candidate
     is_bundle: bool
-    data: str | None
-    """The spec of what it was trained on; None where that is not known."""
+    spec: str
+    """What it is evaluated on."""
+    is_own: bool
+    """Whether that is what it was trained on."""
+    splitting: Splitting
+    picking: Picking
+    """Of the stored frames that it saw."""
     sampling: SamplingRange
     policies: tuple[EvaluatedPolicy, ...]
     val_clips: int | None
@@ -84,16 +91,20 @@ def main(
         bool, typer.Option("--by-drive", help="Report drives too: all their clips fused.")
     ] = False,
     picking: Annotated[
-        str, typer.Option(help="Stored frames taken: uniform, reference or lexicographic.")
-    ] = "uniform",
+        str | None,
+        typer.Option(
+            help="Stored frames taken: uniform, reference or lexicographic. Default: as trained, "
+            "uniform for mixed."
+        ),
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="Another model, compared on the same clips.")
     ] = None,
     val_clips: Annotated[
-        int | None, typer.Option(min=1, help="Samples that calibrate. Default: the preset's.")
+        int | None, typer.Option(min=1, help="Samples that calibrate. Default: the run's.")
     ] = None,
     test_clips: Annotated[
-        int | None, typer.Option(min=1, help="Samples that are counted. Default: the preset's.")
+        int | None, typer.Option(min=1, help="Samples that are counted. Default: the run's.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
     out: Annotated[
@@ -109,21 +120,24 @@ def main(
     """Measure a model on a data set, calibrate it, and write evaluation.json and two plots."""
     console = Console(stderr=True)
     try:
-        plan = Plan(clips=clips, by_drive=by_drive, picking=_picking(picking))
         if plots:
             need_matplotlib()
-        opened = _open(model)
-        spec = _spec(opened, data, model)
+        opened = _open(model, data)
+        plan = Plan(
+            clips=clips,
+            by_drive=by_drive,
+            picking=steady(opened.picking) if picking is None else _picking(picking),
+        )
         evaluation = evaluate(
             opened.candidate,
-            _task(opened, spec, _split(split), plan, val_clips=val_clips, test_clips=test_clips),
+            _task(opened, _split(split), plan, val_clips=val_clips, test_clips=test_clips),
             plan,
-            against=None if against is None else _open(against).candidate,
+            against=None if against is None else _open(against, opened.spec).candidate,
             workers=usable_cores() if workers is None else workers,
             console=console,
             command=shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
         )
-        folder = out or _default_out(opened, spec, split, plan, model)
+        folder = out or _default_out(opened, split, plan, model)
         _write(evaluation, folder, plots=plots)
     except ConfigError as exc:
         raise typer.BadParameter(str(exc)) from exc
@@ -142,80 +156,88 @@ def evaluate_run(
     workers: int,
     console: Console,
     command: str,
-    val: ClipDataset | None = None,
-    test: ClipDataset | None = None,
     plan: Plan | None = None,
 ) -> dict[str, Any]:
     """Calibrate on validation clips, count on test clips.  -> what evaluation.json holds.
 
     Args:
-        model: trained on the class tree of `test`.
-        config: its sampling, policies, and how many clips calibrate and are counted.
+        model: trained by `config`.
+        config: its data, sampling, policies, and how many clips calibrate and are counted.
         workers: reading processes.
         console: where progress is shown.
         command: what a reader types to get these numbers.
-        val: what calibrates; with `test`, else neither.
-        test: what is counted; None for drives of the rendered world.
-        plan: how clips are looked at; None for one clip each.
+        plan: how clips are looked at; None for one clip each, its frames picked as in training.
+
+    Raises:
+        DatasetError: the data set cannot be used.
     """
-    plan = plan or Plan()
-    hierarchy = rendered_hierarchy() if test is None else test.hierarchy
-    scorer = CheckpointScorer(model, hierarchy, label=config.preset)
-    if test is None:
-        task = rendered_task(
-            split="test",
-            sampling=config.sampling,
-            policies=config.policies,
-            val_clips=config.val_clips,
-            test_clips=config.test_clips,
-        )
+    plan = plan or Plan(picking=steady(config.input.picking))
+    if config.data == RENDERED:
+        hierarchy = rendered_hierarchy()
     else:
-        task = dataset_task(
-            test,
-            val,
-            split="test",
-            view=view_of(scorer, plan),
-            policies=config.policies,
-            val_clips=config.val_clips,
-            test_clips=config.test_clips,
-        )
-    return evaluate(
-        Candidate(scorer=scorer), task, plan, workers=workers, console=console, command=command
-    )
-
-
-def _open(folder: Path) -> _Opened:
-    """Open a model, and find out how it is to be evaluated."""
-    opened = open_model(folder)
-    if isinstance(opened, BundleScorer):
-        return _opened_bundle(opened)
-    scorer, record = opened
-    facts = record["training"]
-    try:
-        config = load_preset(str(facts["preset"]))
-    except (KeyError, ValueError) as exc:
-        raise TrainError(
-            f"evaluating {folder}: its preset cannot be read ({exc}). Train it again with python "
-            "-m train.fit."
-        ) from exc
-    calibration = _stored_calibration(folder)
-    candidate = Candidate(scorer=scorer)
-    if calibration is not None:
-        candidate = Candidate(
-            scorer=scorer, calibration=calibration, calibrated_by=f"{EVALUATION} of the run"
-        )
-    return _Opened(
-        candidate=candidate,
+        # The tree that was trained on: another split may lack places.
+        hierarchy = open_dataset(
+            config.data, "train", sampling=config.sampling, splitting=config.splitting
+        ).hierarchy
+    scorer = CheckpointScorer(model, hierarchy, label=config.preset, resize=config.input.resize)
+    opened = _Opened(
+        candidate=Candidate(scorer=scorer),
         is_bundle=False,
-        data=None if facts.get("data") is None else str(facts["data"]),
+        spec=config.data,
+        is_own=True,
+        splitting=config.splitting,
+        picking=config.input.picking,
         sampling=config.sampling,
         policies=config.policies,
         val_clips=config.val_clips,
         test_clips=config.test_clips,
     )
+    return evaluate(
+        opened.candidate,
+        _task(opened, "test", plan, val_clips=None, test_clips=None),
+        plan,
+        workers=workers,
+        console=console,
+        command=command,
+    )
 
 
-def _opened_bundle(scorer: BundleScorer) -> _Opened:
+def steady(picking: Picking) -> Picking:
+    """How evaluation picks the frames of a model that was trained so: mixed is drawn at random."""
+    return "uniform" if picking == "mixed" else picking
+
+
+def _open(folder: Path, data: str | None) -> _Opened:
+    """Open a model, and find out how it is to be evaluated on `data`; None: what it learned."""
+    opened = open_model(folder)
+    if isinstance(opened, BundleScorer):
+        return _opened_bundle(opened, folder, data)
+    scorer, record = opened
+    facts = record["training"]
+    own = None if facts.get("data") is None else str(facts["data"])
+    spec = _spec(folder, data, own)
+    candidate = Candidate(scorer=scorer) if spec == own else _calibrated(scorer, folder)
+    try:
+        return _Opened(
+            candidate=candidate,
+            is_bundle=False,
+            spec=spec,
+            is_own=spec == own,
+            splitting=facts.get("splitting", "official"),
+            picking=facts.get("input", {}).get("picking", "uniform"),
+            sampling=SamplingRange(**facts["sampling"]),
+            policies=tuple(EvaluatedPolicy(**policy) for policy in facts["policies"]),
+            val_clips=facts["val_clips"],
+            test_clips=facts["test_clips"],
+        )
+    except (KeyError, TypeError) as exc:
+        raise TrainError(
+            f"evaluating {folder}: its {FACTS} does not say how clips are sampled ({exc!r}). Train "
+            "it again with python -m train.fit."
+        ) from exc
+
+
+def _opened_bundle(scorer: BundleScorer, folder: Path, data: str | None) -> _Opened:
     manifest = scorer.bundle.manifest
     sampling = manifest.sampling
     return _Opened(
@@ -228,7 +250,10 @@ def _opened_bundle(scorer: BundleScorer) -> _Opened:
             calibrated_by="the bundle",
         ),
         is_bundle=True,
-        data=RENDERED if manifest.domain == RENDERED else None,
+        spec=_spec(folder, data, RENDERED if manifest.domain == RENDERED else None),
+        is_own=False,  # nothing says where that data is, nor that it is the same
+        splitting="official",
+        picking=str(manifest.training.get("input_picking") or "uniform"),  # type: ignore[arg-type]
         sampling=SamplingRange(
             min_span_s=sampling.min_span_s,
             max_span_s=sampling.max_span_s,
@@ -244,11 +269,11 @@ def _opened_bundle(scorer: BundleScorer) -> _Opened:
     )
 
 
-def _stored_calibration(run: Path) -> Calibration | None:
-    """What an earlier evaluation of a run fitted; None where there is none to use."""
+def _calibrated(scorer: CheckpointScorer, run: Path) -> Candidate:
+    """A run with the calibration that an earlier evaluation fitted, where there was one."""
     try:
         record = json.loads((run / EVALUATION).read_text(encoding="utf-8"))["calibration"]
-        return {
+        calibration = {
             str(mode): {
                 str(level): {
                     name: float(record[mode][level][name])
@@ -259,26 +284,28 @@ def _stored_calibration(run: Path) -> Calibration | None:
             for mode in MODES
         }
     except FileNotFoundError:
-        return None
+        return Candidate(scorer=scorer)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise TrainError(
-            f"reading the calibration of {run / EVALUATION}: it is damaged ({exc!r}). Delete the "
-            "file and evaluate the run on its own data again."
+            f"reading the calibration of {run / EVALUATION}: it is damaged ({exc!r}). Evaluate the "
+            "run on its own data first: python -m train.evaluate without --data."
         ) from exc
+    return Candidate(
+        scorer=scorer, calibration=calibration, calibrated_by=f"the run's {EVALUATION}"
+    )
 
 
-def _spec(opened: _Opened, data: str | None, model: Path) -> str:
-    if spec := data or opened.data:
+def _spec(folder: Path, data: str | None, own: str | None) -> str:
+    if spec := data or own:
         return spec
     raise TrainError(
-        f"evaluating {model}: what it was trained on is not known. Say on which data set with "
-        "--data: rendered, cityguessr:PATH, msls:PATH, manifest:FILE or shards:PATH."
+        f"evaluating {folder}: what it was trained on is not known here. Say on which data set "
+        "with --data: rendered, cityguessr:PATH, msls:PATH, manifest:FILE or shards:PATH."
     )
 
 
 def _task(
     opened: _Opened,
-    spec: str,
     split: Split,
     plan: Plan,
     *,
@@ -287,12 +314,11 @@ def _task(
 ) -> Task:
     """What to look at.
 
-    A model is calibrated on validation clips of what it was trained on; on other data its own
-    calibration is used, which is what a user of the model would get.
+    A run is calibrated on validation clips of what it was trained on. On other data, and for a
+    bundle, the calibration that the model has is used: it is what its user gets.
     """
-    is_own = spec == opened.data and not opened.is_bundle
-    fits = is_own or (opened.candidate.calibration is None and not opened.is_bundle)
-    if is_own:
+    spec, fits = opened.spec, opened.candidate.calibration is None
+    if opened.is_own:
         val_clips, test_clips = val_clips or opened.val_clips, test_clips or opened.test_clips
     if spec == RENDERED:
         return rendered_task(
@@ -302,11 +328,14 @@ def _task(
             val_clips=(val_clips or TEST_CLIPS // 2) if fits else None,
             test_clips=test_clips or TEST_CLIPS,
         )
-    from train.data.sources import open_dataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    splitting = opened.splitting if opened.is_own else "official"
+
+    def part(split: Split) -> ClipDataset:
+        return open_dataset(spec, split, sampling=opened.sampling, splitting=splitting)
 
     return dataset_task(
-        open_dataset(spec, split),
-        open_dataset(spec, "val") if fits else None,
+        part(split),
+        part("val") if fits else None,
         split=split,
         view=view_of(opened.candidate.scorer, plan),
         policies=opened.policies,
@@ -315,14 +344,15 @@ def _task(
     )
 
 
-def _default_out(opened: _Opened, spec: str, split: str, plan: Plan, model: Path) -> Path:
+def _default_out(opened: _Opened, split: str, plan: Plan, model: Path) -> Path:
     """The run folder for the evaluation that export reads; no other may take its place."""
     if opened.is_bundle:
         return Path("evaluation")
-    if spec == opened.data and split == "test" and plan.clips == 1 and plan.picking == "uniform":
+    usual = steady(opened.picking)
+    if opened.is_own and split == "test" and plan.clips == 1 and plan.picking == usual:
         return model
-    kind, _, path = spec.partition(":")
-    words = [kind, Path(path).name, split, plan.picking * (plan.picking != "uniform")]
+    kind, _, path = opened.spec.partition(":")
+    words = [kind, Path(path).name, split, plan.picking * (plan.picking != usual)]
     words += [f"{plan.clips} clips"] if plan.clips > 1 else []
     return model / re.sub(r"[^\w.]+", "-", " ".join(["evaluation", *filter(None, words)]))
 

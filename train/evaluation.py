@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from engines.bundle import LEVELS, Level
 from train.calibrate import calibrate
+from train.data.clips import RenderedClips
 from train.data.dataset import View
 from train.errors import TrainError
 from train.estimates import REPEATS
-from train.evaluation_sets import RENDERED, Pass, RenderedDrives, Task
+from train.evaluation_sets import RENDERED, Pass, Task
 from train.metrics import Outcomes, Predictions, compare_top1, join
 from train.predict import Scored, fuse_drives, predict
 from train.report import (
@@ -121,7 +122,7 @@ def evaluate(
     passes = pipeline.run_all(scorer, task.tests)
     everything = join([scored.predictions for scored in passes])
     evaluation = {
-        "data": RENDERED if isinstance(dataset, RenderedDrives) else dataset.name,
+        "data": RENDERED if isinstance(dataset, RenderedClips) else dataset.name,
         "dataset": dataset.name,
         "split": task.split,
         "model": scorer.label,

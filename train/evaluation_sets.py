@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from train.config import EvaluatedPolicy, SamplingRange
-from train.data.clips import RenderedClips, rendered_hierarchy, rendered_places_csv
-from train.data.dataset import BadSample, Entry, Sample, View
-from train.data.rendered import render_clip
-from train.data.world import draw_drive
+from train.data.clips import RenderedClips
+from train.data.dataset import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from geotag.places.hierarchy import Hierarchy
-    from train.data.dataset import ClipDataset, Split
+    from train.config import EvaluatedPolicy, SamplingRange
+    from train.data.dataset import ClipDataset, Split, View
 
 RENDERED = "rendered"
 """Spec of the rendered world."""
@@ -60,88 +56,6 @@ class Task:
     end, and its passes take what they were asked for."""
 
 
-class RenderedDrives:
-    """Drives of the rendered world as a data set: one sample a drive, all of its world the same.
-
-    The clips are those of `train.data.clips.RenderedClips`; further parts of a sample are other
-    moments of the same drive.
-    """
-
-    def __init__(
-        self,
-        *,
-        split: Split,
-        clips: int,
-        sampling: SamplingRange,
-        policies: tuple[EvaluatedPolicy, ...],
-        seed: int,
-    ) -> None:
-        """List drives.
-
-        Args:
-            split: whose drives.
-            clips: how many.
-            sampling: what a view without a policy draws from, where it asks for one part.
-            policies: what takes turns, where a view without a policy asks for several parts.
-            seed: which drives.
-        """
-        self.name = f"rendered {split}"
-        self.places_csv = rendered_places_csv()
-        self._split: Split = split
-        self._clips = clips
-        self._sampling = sampling
-        self._policies = policies
-        self._seed = seed
-
-    @cached_property
-    def hierarchy(self) -> Hierarchy:
-        """The class tree of the rendered world."""
-        return rendered_hierarchy()
-
-    @cached_property
-    def entries(self) -> Sequence[Entry]:
-        """One drive each."""
-        drives = [draw_drive(self._split, self._drive(index)) for index in range(self._clips)]
-        names = [f"{self._split}-{drive.index}" for drive in drives]
-        return tuple(
-            Entry(name=name, city_id=drive.city_id, group=name)
-            for name, drive in zip(names, drives, strict=True)
-        )
-
-    def read(self, index: int, view: View) -> Sample | BadSample:
-        """Render one clip; never bad."""
-        drive = draw_drive(self._split, self._drive(index))
-        if view.part == 0 and view.parts == 1:
-            policy = _policy_of(view)
-            clips = RenderedClips(
-                split=self._split,
-                clips=self._clips,
-                frames=view.frames,
-                image_px=view.image_px,
-                sampling=self._sampling,
-                hierarchy=self.hierarchy,
-                seed=self._seed,
-                policy=policy,
-            )
-            pixels, labels = clips[index]
-            clip_THWC, scene = pixels.numpy(), labels["scene"]
-        else:
-            policy = _policy_of(view) or self._policies[index % len(self._policies)]
-            rng = np.random.default_rng([self._seed, index, view.part, view.parts])
-            clip_THWC, scene = render_clip(
-                drive,
-                policy.policy,
-                policy.span_s,
-                rng=rng,
-                frames=view.frames,
-                size=view.image_px,
-            )
-        return Sample(clip_THWC=clip_THWC, city_id=drive.city_id, scene_id=scene)
-
-    def _drive(self, index: int) -> int:
-        return self._seed * 1_000_003 + index
-
-
 def rendered_task(
     *,
     split: Split,
@@ -160,10 +74,8 @@ def rendered_task(
         test_clips: how many are counted, in all policies together.
     """
 
-    def drives(split: Split, clips: int, seed: int) -> RenderedDrives:
-        return RenderedDrives(
-            split=split, clips=clips, sampling=sampling, policies=policies, seed=seed
-        )
+    def drives(split: Split, clips: int, seed: int) -> RenderedClips:
+        return RenderedClips(split=split, clips=clips, sampling=sampling, seed=seed)
 
     each = max(1, test_clips // len(policies))
     tests = tuple(
@@ -190,13 +102,25 @@ def dataset_task(
 
     Policies are measured where they make a difference: a data set of stored frames, whose times
     are not known, gives the same clip for all of them and is passed over once, without a policy.
+
+    Args:
+        test: what is counted.
+        val: what calibrates; None, or an empty one, for a calibration that is given.
+        split: name of what is counted.
+        view: how clips are read, but for the policy.
+        policies: of the model.
+        val_clips: how many samples calibrate; None for all.
+        test_clips: how many samples are counted; None for all.
+
+    Raises:
+        DatasetError: the data set cannot be used.
     """
     indices = spread(len(test.entries), test_clips)
     passes: tuple[Pass, ...] = (Pass(dataset=test, indices=indices),)
     if policies and has_time(test, view, policies):
         passes = tuple(Pass(dataset=test, indices=indices, policy=policy) for policy in policies)
     calibrating = None
-    if val is not None:
+    if val is not None and len(val.entries):
         calibrating = Pass(dataset=val, indices=spread(len(val.entries), val_clips))
     return Task(
         split=split, tests=passes, val=calibrating, policies=policies, total=len(test.entries)
@@ -221,9 +145,3 @@ def has_time(dataset: ClipDataset, view: View, policies: Sequence[EvaluatedPolic
         if any(not np.array_equal(good[0], other) for other in good[1:]):
             return True
     return False
-
-
-def _policy_of(view: View) -> EvaluatedPolicy | None:
-    if view.policy is None or view.span_s is None:
-        return None
-    return EvaluatedPolicy(policy=view.policy, span_s=view.span_s)

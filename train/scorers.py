@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from engines.bundle import MANIFEST, Bundle, Resize, read_bundle
+from engines.bundle import LEVELS, MANIFEST, Bundle, Resize, read_bundle
 from engines.choose import usable_cores
 from engines.openvino_cpu import OpenvinoEngine
 from geotag.places.hierarchy import Hierarchy, read_hierarchy
 from train.checkpoint import FACTS, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
+from train.models.heads import HEADS
 
 if TYPE_CHECKING:
     from typing import Any
@@ -49,23 +50,34 @@ class Scorer(Protocol):
 class CheckpointScorer:
     """A network in torch, on whatever device its weights are on."""
 
-    def __init__(self, model: Geolocator, hierarchy: Hierarchy, *, label: str) -> None:
-        """Wrap a network; it is put into evaluation mode."""
+    def __init__(
+        self, model: Geolocator, hierarchy: Hierarchy, *, label: str, resize: Resize = "squash"
+    ) -> None:
+        """Wrap a network; it is put into evaluation mode.
+
+        Raises:
+            TrainError: the tree has other numbers of classes than the network.
+        """
+        found = {level: hierarchy.size(level) for level in LEVELS}
+        wanted = {level: model.classes[level] for level in LEVELS}
+        if found != wanted:
+            raise TrainError(
+                f"evaluating {label}: its network has the classes {wanted}, the class tree "
+                f"{found}. The two do not belong together."
+            )
         self._model = model.eval()
         self.hierarchy = hierarchy
         self.label = label
         config = model.config
-        self.clip_shape: tuple[int, int, Resize] = (config.frames, config.image_px, "squash")
+        self.clip_shape: tuple[int, int, Resize] = (config.frames, config.image_px, resize)
 
     def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Logits of every head; the feature is left out."""
+        """Logits of every head that was trained; the feature is left out."""
         device = next(self._model.parameters()).device
         with torch.inference_mode():
             outputs = self._model(torch.from_numpy(clips_NTHWC).to(device))
         return {
-            name: values.float().cpu().numpy()
-            for name, values in outputs.items()
-            if name != "feature"
+            name: values.float().cpu().numpy() for name, values in outputs.items() if name in HEADS
         }
 
 
@@ -98,9 +110,8 @@ class BundleScorer:
     def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Logits of every level; of the scene where its groups are those of the data sets."""
         outputs = self._engine.infer(clips_NTHWC)
-        has_scenes = self.bundle.manifest.scenes == SCENE_GROUPS
-        left_out = {"feature"} if has_scenes else {"feature", "scene"}
-        return {name: values for name, values in outputs.items() if name not in left_out}
+        wanted = HEADS if self.bundle.manifest.scenes == SCENE_GROUPS else LEVELS
+        return {name: outputs[name] for name in wanted}
 
 
 def open_model(folder: Path) -> tuple[CheckpointScorer, dict[str, Any]] | BundleScorer:
@@ -114,8 +125,13 @@ def open_model(folder: Path) -> tuple[CheckpointScorer, dict[str, Any]] | Bundle
         return BundleScorer(read_bundle(folder), threads=usable_cores())
     if (folder / FACTS).is_file():
         model, record = load_checkpoint(folder)
-        tree = read_hierarchy(folder / PLACES)
-        return CheckpointScorer(model, tree, label=folder.resolve().name), record
+        scorer = CheckpointScorer(
+            model,
+            read_hierarchy(folder / PLACES),
+            label=folder.resolve().name,
+            resize=record["training"].get("input", {}).get("resize", "squash"),
+        )
+        return scorer, record
     raise TrainError(
         f"opening the model {folder}: it holds neither {FACTS} (a run folder, which python -m "
         f"train.fit writes) nor {MANIFEST} (a bundle, which geotag export writes)."
