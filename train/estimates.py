@@ -9,6 +9,7 @@ Shape suffixes: N clips, B replicates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -244,6 +245,14 @@ def risk_coverage(confidence_N: Floats, right_N: NDArray[np.bool_]) -> tuple[Flo
 def confidence_bins(confidence_N: Floats) -> NDArray[np.intp]:
     """Which of the BINS bins of equal width each confidence falls into; the upper edge belongs."""
     return np.clip(np.ceil(confidence_N * BINS) - 1, 0, BINS - 1).astype(np.intp)
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % confidence interval of a share.  Source: Wilson 1927, z = 1.96."""
+    z = 1.96
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _replicates(statistic: Statistic, counts_BN: NDArray[np.uint16]) -> Floats:

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from train.data.dataset import ClipDataset
     from train.data.sources import Splitting
     from train.models.geolocator import Geolocator
-    from train.report import Calibration
 
 TABLE_COLUMNS = 100
 """Width of the printed tables, also where the output is a file."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from engines.bundle import LEVELS
+from train.estimates import wilson_interval
 from train.metrics import RADII_KM
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def show_evaluation(evaluation: Record, console: Console) -> None:
     title = f"{evaluation['clips']} samples of {evaluation['dataset']}, {seen}"
     console.print(_accuracy_table(evaluation, f"top-1 % (95 % interval): {title}"))
     console.print(_distance_table(evaluation, f"distance of the answered city: {title}"))
-    console.print(_reliability_table(evaluation["metrics"]["marginal"]))
+    console.print(_further_table(evaluation, f"top-5 %, and top-1 % city by city: {title}"))
+    console.print(_reliability_table(evaluation, f"confidences, marginal decoding: {title}"))
     if any(row["clips"] for row in evaluation["policies"]):
         console.print(_policy_table(evaluation["policies"]))
     if "drives" in evaluation:
@@ -46,14 +47,6 @@ def show_evaluation(evaluation: Record, console: Console) -> None:
         console.print(_difference_table(evaluation["against"]))
     for line in _notes(evaluation):
         console.print(line, highlight=False, markup=False)
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % confidence interval of a share.  Source: Wilson 1927, z = 1.96."""
-    z = 1.96
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _accuracy_table(evaluation: Record, title: str) -> Table:
@@ -79,17 +72,20 @@ def _distance_table(evaluation: Record, title: str) -> Table:
     return table
 
 
-def _reliability_table(record: Record) -> Table:
-    names = ["top-5 %", "per-city %", "NLL", "Brier", "ECE", "AURC"]
-    table = _table("more of marginal decoding", "level", names)
+def _further_table(evaluation: Record, title: str) -> Table:
+    heads = [*(f"{level} top-5" for level in LEVELS[:-1]), "city, mean of cities"]
+    table = _table(title, "decoding", heads)
+    for mode, record in evaluation["metrics"].items():
+        cells = [_percent(record[level]["top5"]) for level in LEVELS[:-1]]
+        table.add_row(mode, *cells, _percent(record["city"]["macro_top1"]))
+    return table
+
+
+def _reliability_table(evaluation: Record, title: str) -> Table:
+    table = _table(title, "level", ["NLL", "Brier", "ECE", "AURC"])
     for level in LEVELS:
-        found = record[level]
-        table.add_row(
-            level,
-            _percent(found.get("top5")),
-            _percent(found.get("macro_top1")),
-            *(_number(found[name], 2) for name in ("nll", "brier", "ece", "aurc")),
-        )
+        found = evaluation["metrics"]["marginal"][level]
+        table.add_row(level, *(_number(found[name], 3) for name in ("nll", "brier", "ece", "aurc")))
     return table
 
 
@@ -170,12 +166,8 @@ def _percent(found: Record | None, *, interval: bool = True) -> str:
 def _number(found: Record, digits: int) -> str:
     if found["value"] is None:
         return "-"
-    return " ".join(
-        (
-            f"{found['value']:.{digits}f}",
-            f"({found['low']:.{digits}f}-{found['high']:.{digits}f})",
-        )
-    )
+    ends = max(digits - 1, 0)
+    return f"{found['value']:.{digits}f} ({found['low']:.{ends}f}-{found['high']:.{ends}f})"
 
 
 def _with_wilson(share: float | None, count: int) -> str:

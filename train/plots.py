@@ -13,6 +13,7 @@ import numpy as np
 
 from engines.bundle import LEVELS
 from train.errors import TrainError
+from train.estimates import wilson_interval
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +28,10 @@ RELIABILITY = "reliability.png"
 DPI = 120
 LINES = 40
 """Confusions that are drawn: more hide the map."""
-NAMED = 12
-"""Confusions whose cities are named."""
+NAMED = 15
+"""Cities that are named: those with the most wrong clips."""
+SIZES = (15.0, 110.0)
+"""Areas of the smallest and of the largest disc, square points."""
 LAND = "#c9cdd2"
 INK = "#30343b"
 
@@ -67,12 +70,14 @@ def confusion_map(evaluation: Record) -> Figure:
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 7.6), layout="constrained")
+    figure = Figure(figsize=(14, 7.1), layout="constrained")
     axes = figure.add_subplot()
     _draw_world(axes)
     _draw_lines(axes, evaluation["confusions"][:LINES])
     colours = ScalarMappable(Normalize(0, 100), "RdYlGn")
     _draw_cities(axes, evaluation["cities"], colours)
+    _name_cities(axes, evaluation["cities"])
+    _explain(axes, evaluation["cities"])
     figure.colorbar(colours, ax=axes, label="city top-1, %", shrink=0.7, pad=0.01)
     top1 = evaluation["metrics"]["marginal"]["city"]["top1"]["value"]
     share = "no known city" if top1 is None else f"city top-1 {100 * top1:.1f} %"
@@ -164,7 +169,7 @@ def _draw_cities(axes: Axes, cities: list[Record], colours: Any) -> None:  # noq
         axes.scatter(
             [city["lon_deg"]],
             [city["lat_deg"]],
-            s=15 + 110 * city["clips"] / most,
+            s=_disc(city["clips"], most),
             color=[colours.to_rgba(100 * city["right"] / city["clips"])] if city["known"] else INK,
             marker="o" if city["known"] else "x",
             edgecolors=INK if city["known"] else None,
@@ -173,24 +178,92 @@ def _draw_cities(axes: Axes, cities: list[Record], colours: Any) -> None:  # noq
         )
 
 
+def _name_cities(axes: Axes, cities: list[Record]) -> None:
+    """Names of the cities with the most wrong clips; one too near to a named one stays unnamed."""
+    from matplotlib.patheffects import withStroke
+
+    placed = [city for city in cities if city["lat_deg"] is not None]
+    wrong = [city for city in placed if city["clips"] > city["right"]]
+    wrong.sort(key=lambda city: (city["right"] - city["clips"], city["city"]))
+    named: list[Record] = []
+    for city in wrong:
+        is_near = any(
+            abs(city["lat_deg"] - other["lat_deg"]) < 4
+            and abs(city["lon_deg"] - other["lon_deg"]) < 22
+            for other in named
+        )
+        if is_near or len(named) == NAMED:
+            continue
+        named.append(city)
+        axes.annotate(
+            f"{city['city']} {city['right']}/{city['clips']}",
+            (city["lon_deg"], city["lat_deg"]),
+            xytext=(7, 3),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=INK,
+            parse_math=False,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            zorder=6,
+        )
+
+
+def _explain(axes: Axes, cities: list[Record]) -> None:
+    """A legend for what size and line mean."""
+    from matplotlib.lines import Line2D
+
+    most = max((city["clips"] for city in cities), default=1)
+    sizes = sorted({1, most})
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            markersize=_disc(clips, most) ** 0.5,
+            markerfacecolor="white",
+            markeredgecolor=INK,
+            label=f"{clips} sample{'s' * (clips > 1)}",
+        )
+        for clips in sizes
+    ]
+    if not all(city["known"] for city in cities):
+        handles.append(
+            Line2D([], [], linestyle="", marker="x", color=INK, label="not known to the model")
+        )
+    handles.append(
+        Line2D([], [], color=INK, alpha=0.6, linewidth=1.5, label="mistaken for (arrow)")
+    )
+    axes.legend(handles=handles, loc="lower left", fontsize=8, framealpha=0.9, edgecolor="#e6e8eb")
+
+
+def _disc(clips: int, most: int) -> float:
+    return SIZES[0] + (SIZES[1] - SIZES[0]) * clips / most
+
+
 def _draw_reliability(above: Axes, below: Axes, bins: list[Record]) -> None:
-    above.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--", zorder=1)
+    """Bars of the share right, each with the Wilson interval that its clips leave open."""
     width = [found["high"] - found["low"] for found in bins]
     left = [found["low"] for found in bins]
-    accuracy = [found["accuracy"] for found in bins]
+    accuracy = np.array([found["accuracy"] for found in bins])
+    ends = [wilson_interval(found["accuracy"], found["clips"]) for found in bins]
     above.bar(left, accuracy, width, align="edge", color="#9db8d9", edgecolor="white", zorder=2)
-    above.plot(
-        [found["confidence"] for found in bins],
-        accuracy,
-        color="#1f4e8c",
-        marker="o",
-        markersize=4,
-        linewidth=1,
-        zorder=3,
-    )
-    above.set_xlim(0, 1)
-    above.set_ylim(0, 1.02)
+    if bins:
+        above.errorbar(
+            [found["confidence"] for found in bins],
+            accuracy,
+            yerr=np.abs(np.array(ends).T - accuracy),
+            fmt="o",
+            color="#1f4e8c",
+            markersize=4,
+            elinewidth=1,
+            zorder=4,
+        )
+    above.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--", zorder=3)
+    above.set_xlim(0, 1.01)
+    above.set_ylim(0, 1.03)
     below.bar(left, [found["clips"] for found in bins], width, align="edge", color="#b8bdc5")
+    below.set_yscale("symlog", linthresh=1)
     for axes in (above, below):
         axes.tick_params(labelsize=8)
         for side in ("top", "right"):
