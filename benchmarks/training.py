@@ -8,8 +8,8 @@ All ways learn from the same random clips, held in memory, in turn, in one run:
 * `step`: `train.loop.Learner.step`, which is what `python -m train.fit` does for a batch.
 * `bare`: forward, the same losses, backward and optimiser in a dozen lines of torch, in the same
   number format, compiled where `step` is. Asked for: `step` takes at most 1.1 of its time.
-* On a GPU also `eager`: the released code's way (float32, `VideoMAEModel` of transformers with eager
-  attention, Adam, nothing compiled). Asked for: `step` is 8 times as fast.
+* On a GPU also `eager`: the released code's way (float32, `VideoMAEModel` of transformers with
+  eager attention, Adam, nothing compiled). Asked for: `step` is 8 times as fast.
   And the peak of bf16 matrix products as measured here, with the share of it that `step` reaches.
 
 Exit status 1 if a figure misses what is asked for.

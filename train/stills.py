@@ -13,6 +13,9 @@ from torch import Tensor
 Still = Literal["none", "first", "middle", "last", "random"]
 """none: the whole clip. random: a fresh frame at every training step, and one drawn with a fixed
 seed where a model is measured (CityGuessr, ECCV 2024, table of image and video models)."""
+Looks = Literal["first", "middle", "last", "random", "every"]
+"""What a model of single pictures is measured on. every: all frames, their log-probabilities
+averaged, which is what a fair comparison with a video model asks for."""
 
 
 def draw_stills(clips: int, frames: int, still: Still, generator: torch.Generator) -> Tensor:

@@ -39,7 +39,7 @@ from train.training import train
 
 if TYPE_CHECKING:
     from engines.bundle import DecodingMode
-    from train.stills import Still
+    from train.stills import Looks
 
 TABLES = Path(__file__).with_name("published.toml")
 CELL = "cell.json"
@@ -58,7 +58,7 @@ class Row:
     preset: str
     mode: DecodingMode | None = None
     """How it is decoded; None as the table is asked for."""
-    still: Still | None = None
+    still: Looks | None = None
     """Of a model of single pictures: what it is measured on, if not what it was trained on."""
     published: tuple[float, ...] | None = None
     """Top-1 % of city, state, country, continent on CityGuessr68k."""
