@@ -25,6 +25,7 @@ Level = Literal["city", "state", "country", "continent"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 """Finest first: the order of the classifiers everywhere."""
 OUTPUTS = (*LEVELS, "scene", "feature")
+"""Of a graph, in this order; a model that was trained without scenes has no `scene`."""
 
 Policy = Literal["dense", "exact", "keyframe"]
 """How the frames of a clip are chosen; `geotag.footage.clips` says how."""
@@ -139,8 +140,9 @@ class Manifest:
     """rendered: answers only for the procedural world of `train.data.rendered`."""
     input: InputSpec
     outputs: dict[str, int]
-    """Width of each output; levels, scene and feature."""
+    """Width of each output; levels, feature and, unless it was trained without, scene."""
     scenes: tuple[str, ...]
+    """Names of the scene groups; empty where there is no such output."""
     sampling: SamplingSpec
     calibration: dict[str, dict[str, LevelCalibration]]
     """Decoding mode -> level -> calibration."""
@@ -258,11 +260,11 @@ def _manifest_from(record: dict[str, Any]) -> Manifest:
     sampling = dict(record["sampling"])
     policies = tuple(PolicyAccuracy(**entry) for entry in sampling.pop("policies"))
     outputs = {str(name): int(width) for name, width in record["outputs"].items()}
-    if set(outputs) != set(OUTPUTS):
+    if set(outputs) | {"scene"} != set(OUTPUTS):
         raise ValueError(f"outputs {sorted(outputs)}: needed are {sorted(OUTPUTS)}")
     scenes = tuple(str(name) for name in record["scenes"])
-    if len(scenes) != outputs["scene"]:
-        raise ValueError(f"{len(scenes)} scene names for {outputs['scene']} scene outputs")
+    if len(scenes) != outputs.get("scene", 0):
+        raise ValueError(f"{len(scenes)} scene names for {outputs.get('scene', 0)} scene outputs")
     if record["domain"] not in ("rendered", "road"):
         raise ValueError(f"domain {record['domain']!r}: allowed are rendered, road")
     return Manifest(

@@ -40,8 +40,8 @@ class Look:
 
     city_probs: NDArray[np.float64]
     """Calibrated posterior over the cities.  [K], sums to 1."""
-    scene_probs: NDArray[np.float64]
-    """[K], sums to 1."""
+    scene_probs: NDArray[np.float64] | None
+    """[K], sums to 1; None for a model that says nothing of scenes."""
     policy: Policy
     fallback: str | None
     damaged: bool
@@ -82,7 +82,8 @@ class Sight:
     """In the order of LEVELS: of the place named, else of the most probable one."""
     cities: tuple[tuple[str, float], ...]
     """The most probable cities, at most LISTED_CITIES, with their probability."""
-    scene: str
+    scene: str | None
+    """None for a model that says nothing of scenes."""
     scene_prob: float | None
     lat_deg: float | None
     lon_deg: float | None
@@ -139,7 +140,7 @@ def read_scores(
     decoded = decode(logits, hierarchy, mode="marginal", temperatures=temperatures)
     return Look(
         city_probs=decoded.probs["city"][0],
-        scene_probs=np.exp(log_softmax(scores["scene"][0])),
+        scene_probs=np.exp(log_softmax(scores["scene"][0])) if "scene" in scores else None,
         policy=clip.policy,
         fallback=clip.fallback,
         damaged=clip.damaged,
@@ -214,7 +215,7 @@ def see(
         errors: clips that could not be read.
     """
     found = estimate(looks, hierarchy, calibration_of(bundle))
-    scene_probs_K = np.mean([look.scene_probs for look in looks], axis=0)
+    scene, scene_prob = _scene_of(looks, bundle)
     lat_deg, lon_deg = found.point_deg or (None, None)
     return Sight(
         places=tuple(
@@ -228,8 +229,8 @@ def see(
         ),
         confidences=tuple(_confidence(found, level) for level in LEVELS),
         cities=_top_cities(found.probs["city"], hierarchy),
-        scene=bundle.manifest.scenes[int(scene_probs_K.argmax())],
-        scene_prob=rounded(float(scene_probs_K.max()), 4),
+        scene=scene,
+        scene_prob=rounded(scene_prob, 4),
         lat_deg=rounded(lat_deg, 6),
         lon_deg=rounded(lon_deg, 6),
         radius_m=rounded(found.radius_m, 0),
@@ -303,6 +304,15 @@ def _top_cities(
     return tuple(
         (hierarchy.places["city"][k].name, round(float(city_probs_K[k]), 4) + 0.0) for k in order
     )
+
+
+def _scene_of(looks: Sequence[Look], bundle: Bundle) -> tuple[str | None, float | None]:
+    """The scene group that is likeliest over all looks, and its probability."""
+    found = [look.scene_probs for look in looks if look.scene_probs is not None]
+    if not found:
+        return None, None
+    mean_K = np.mean(found, axis=0)
+    return bundle.manifest.scenes[int(mean_K.argmax())], float(mean_K.max())
 
 
 def _describe_problems(looks: Sequence[Look], errors: Sequence[FootageError]) -> str | None:

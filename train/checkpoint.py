@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save
 from engines.bundle import sha256_of
 from geotag.errors import ConfigError
 from train.models.geolocator import Geolocator
+from train.models.teachers import TeacherConfig
 from train.models.videomae import SIZES, VideoMAEConfig
 
-SCHEMA = 1
+SCHEMA = 2
 WEIGHTS = "model.safetensors"
 FACTS = "checkpoint.json"
 PLACES = "places.csv"
@@ -55,21 +56,19 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / EVALUATION).unlink(missing_ok=True)
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    aside = _aside(folder / WEIGHTS)
-    aside.write_bytes(save(weights))  # save_file makes a file that others may not read
-    weights_hash = sha256_of(aside)
-    aside.replace(folder / WEIGHTS)
-    _write_text(folder / PLACES, places)
+    write_aside(folder / WEIGHTS, save(weights))  # save_file makes a file others may not read
+    write_aside(folder / PLACES, places.encode())
     record = {
         "schema": SCHEMA,
         "size": _size_name(model.config),
         "config": asdict(model.config),
         "classes": model.classes,
         "normalisation": {"mean": _floats(model.mean), "std": _floats(model.std)},
-        "weights_sha256": weights_hash,
+        "teachers": asdict(model.teachers.config),
+        "weights_sha256": sha256_of(folder / WEIGHTS),
         "training": dict(facts),
     }
-    _write_text(folder / FACTS, json.dumps(record, indent=2) + "\n")
+    write_aside(folder / FACTS, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def load_checkpoint(folder: Path) -> tuple[Geolocator, dict[str, Any]]:
@@ -95,7 +94,10 @@ def load_checkpoint(folder: Path) -> tuple[Geolocator, dict[str, Any]]:
                 "again with python -m train.fit."
             )
         model = Geolocator(
-            VideoMAEConfig(**record["config"]), record["classes"], **record["normalisation"]
+            VideoMAEConfig(**record["config"]),
+            record["classes"],
+            teachers=TeacherConfig(**record["teachers"]),
+            **record["normalisation"],
         )
         model.load_state_dict(load_file(weights), strict=True)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as exc:
@@ -149,11 +151,11 @@ def _floats(values: torch.Tensor) -> list[float]:
     return [float(str(value)) for value in values.cpu().numpy()]
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _write_text(path: Path, text: str) -> None:
-    aside = _aside(path)
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    aside.replace(path)
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there: it is whole, or what it was before."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

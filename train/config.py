@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from engines.bundle import Policy, Resize
+from train.data.dataset import Augmentation, Picking
+from train.losses import LossConfig
+from train.models.teachers import AttentionInput, SceneHead
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -14,10 +19,12 @@ else:
 
 PRESETS = Path(__file__).parent / "presets"
 
+TextTarget = Literal["none", "city", "all"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingRange:
-    """The clips that training draws."""
+    """The clips that training draws, where times are known."""
 
     min_span_s: float
     max_span_s: float
@@ -30,8 +37,65 @@ class SamplingRange:
 class EvaluatedPolicy:
     """A way of sampling that evaluation measures."""
 
-    policy: Literal["dense", "exact", "keyframe"]
+    policy: Policy
     span_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The network."""
+
+    size: Literal["tiny", "small", "base"]
+    scene: SceneHead = "attention"
+    text: TextTarget = "none"
+    """What it is aligned with: nothing, the city's name, or the mean of all four names."""
+    attention_input: AttentionInput = "logits"
+    num_heads: int | Literal["corrected", "config"] = "corrected"
+    """Of the encoder's attention, where weights are loaded: 6 for 384 (corrected), or as their
+    configuration says. The weights fit either way."""
+    normalisation: Literal["imagenet", "none"] = "imagenet"
+    """none: pixels in [0, 1], as the released code trains."""
+    warm_start: bool = False
+    """Begin with wide weights, principal components and standardised heads: for a narrow network
+    that learns from nothing in minutes."""
+    keep_tokens: float = 1.0
+    """Share of a clip's tokens that a step sees ..."""
+    last_keep_tokens: float = 1.0
+    """... and in the last steps."""
+    last_share: float = 0.0
+    """How many steps are the last, as a share of all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimiserConfig:
+    """How the weights move."""
+
+    name: Literal["adamw", "adam"] = "adamw"
+    lr: float
+    """Peak."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    min_lr_share: float = 0.0
+    """The cosine ends at this share of lr."""
+    warmup_share: float = 0.05
+    """Share of the steps that the learning rate rises."""
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    layer_decay: float = 1.0
+    """Learning rate of a block as a share of that of the block above it."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 for none."""
+    ema_decay: float = 0.0
+    """Of the running mean of the weights that is kept in the end; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputConfig:
+    """What a clip looks like to the network while it trains."""
+
+    picking: Picking = "mixed"
+    """Where frames are stored without their times."""
+    resize: Resize = "squash"
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,43 +103,53 @@ class TrainConfig:
     """Everything that decides the result of a run."""
 
     preset: str
-    size: Literal["tiny", "small", "base"]
-    data: Literal["rendered"]
-    seed: int
-    steps: int
+    describes: str
+    """One line for a person."""
+    data: str
+    """What `train.data.sources` opens: `rendered`, `cityguessr:FOLDER` and others."""
+    splitting: Literal["official", "blocks", "drives"] = "official"
+    seed: int = 0
+    steps: int | None = None
+    epochs: float | None = None
+    """One of steps and epochs is given."""
     batch: int
-    views: int
-    """How often a clip is shown."""
-    lr: float
-    min_lr_share: float
-    warmup_share: float
-    weight_decay: float
-    betas: tuple[float, float]
-    clip_norm: float
-    label_smoothing: float
-    scene_weight: float
-    keep_tokens: float
-    """Share of a clip's tokens that a step sees ..."""
-    last_keep_tokens: float
-    """... and in the last steps."""
-    last_share: float
-    """How many steps are the last, as a share of all."""
+    """Clips of a step, over all processes."""
+    accumulate: int = 1
+    """Pieces that a step's clips are worked on in: less memory, the same result."""
+    views: int = 1
+    """How often a clip is shown before it leaves the memory: for clips that are costly to make."""
+    eval_every: float = 0.0
+    """Epochs between two looks at the val split, after which the best weights are kept; 0: one look
+    at the end, and the last weights are kept."""
+    selection: Literal["val", "test"] = "val"
+    """The split that the best weights are chosen on. The released code takes test."""
+    pretrained: str = ""
+    """Hub id, folder or `.pth` of VideoMAE; empty to begin from nothing."""
+    texts: str = ""
+    """Embeddings of place names: a file of `python -m train.texts`, or `names` for embeddings of
+    the spelling alone; empty for `text_table.safetensors` in the dataset's folder."""
+    scenes: str = ""
+    """A file of `python -m train.scenes`, where the dataset itself has no scene labels."""
     val_clips: int
     test_clips: int
+    model: ModelConfig
+    loss: LossConfig
+    optimiser: OptimiserConfig
+    input: InputConfig = field(default_factory=InputConfig)
     sampling: SamplingRange
     policies: tuple[EvaluatedPolicy, ...]
 
     def __post_init__(self) -> None:
-        """Refuse values that could only fail later."""
-        if self.steps < 1 or self.batch < 1 or self.lr <= 0:
-            raise ValueError(
-                f"steps {self.steps}, batch {self.batch} and lr {self.lr} must be positive"
-            )
-        if self.views < 1:
-            raise ValueError(f"views {self.views} must be at least 1")
-        for name in ("keep_tokens", "last_keep_tokens"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)} must lie in (0, 1]")
+        """Refuse values that could only fail later; all that are wrong are named."""
+        problems = [*_wrong_numbers(self), *_wrong_choices(self)]
+        if (self.steps is None) == (self.epochs is None):
+            problems.append(f"steps {self.steps} and epochs {self.epochs}: one of the two is given")
+        if self.loss.scene_weight and self.model.scene == "none":
+            problems.append("loss.scene_weight needs a scene head: model.scene is none")
+        if self.loss.text_weight and self.model.text == "none":
+            problems.append("loss.text_weight needs a text: model.text is none")
+        if problems:
+            raise ValueError("; ".join(problems))
 
 
 def preset_names() -> tuple[str, ...]:
@@ -83,22 +157,127 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
 
 
-def load_preset(name: str, **changes: float | None) -> TrainConfig:
+def load_preset(name: str, **changes: object) -> TrainConfig:
     """Read a preset and apply the flags that were given (those that are not None).
 
+    Args:
+        name: of the preset.
+        changes: fields of TrainConfig; those of a part are written `optimiser_lr`, and giving one
+            of steps and epochs takes the place of the other.
+
     Raises:
-        ValueError: an unknown preset or key; the text lists what there is.
+        ValueError: an unknown preset or key, or a wrong value; the text says what there is.
     """
     path = PRESETS / f"{name}.toml"
     if not path.is_file():
         raise ValueError(f"there is no preset {name!r}; there are: {', '.join(preset_names())}")
-    record = tomllib.loads(path.read_text(encoding="utf-8"))
-    known = {field.name for field in fields(TrainConfig)}
-    if unknown := sorted(set(record) - known):
-        raise ValueError(f"{path}: unknown keys {unknown}; known are {sorted(known)}")
-    record["betas"] = tuple(record["betas"])
-    record["sampling"] = SamplingRange(**record["sampling"])
-    record["policies"] = tuple(EvaluatedPolicy(**entry) for entry in record["policies"])
-    config = TrainConfig(preset=name, **record)
+    try:
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as exc:
+        raise ValueError(f"{path}: {exc}") from exc
+    config = config_from_record({**record, "preset": name}, source=str(path))
+    return change_config(config, **changes)
+
+
+def config_from_record(record: dict[str, Any], *, source: str) -> TrainConfig:
+    """A configuration from nested tables, as a preset or a checkpoint holds them.
+
+    Raises:
+        ValueError: an unknown or missing key, or a wrong value; the text names `source`.
+    """
+    try:
+        record = dict(record)
+        inputs = dict(record.pop("input", {}))
+        inputs["augmentation"] = _part(Augmentation, inputs.get("augmentation", {}), source)
+        optimiser = dict(record["optimiser"])
+        optimiser["betas"] = tuple(optimiser.get("betas", (0.9, 0.999)))
+        parts = {
+            "model": _part(ModelConfig, record["model"], source),
+            "loss": _part(LossConfig, record["loss"], source),
+            "optimiser": _part(OptimiserConfig, optimiser, source),
+            "input": _part(InputConfig, inputs, source),
+            "sampling": _part(SamplingRange, record["sampling"], source),
+            "policies": tuple(_part(EvaluatedPolicy, each, source) for each in record["policies"]),
+        }
+        config: TrainConfig = _part(TrainConfig, {**record, **parts}, source)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"{source}: a key is missing or of a wrong kind ({exc})") from exc
+    return config
+
+
+def change_config(config: TrainConfig, **changes: object) -> TrainConfig:
+    """The configuration with some values changed; see `load_preset`."""
     given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
-    return replace(config, **given)
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if one in given:
+            given.setdefault(other, None)
+    parts: dict[str, dict[str, Any]] = {}
+    for key in list(given):
+        part, _, name = key.partition("_")
+        if part in ("model", "loss", "optimiser", "input") and name:
+            parts.setdefault(part, {})[name] = given.pop(key)
+    changed = {part: replace(getattr(config, part), **parts[part]) for part in parts}
+    return replace(config, **given, **changed)
+
+
+def _part(kind: type[Any], record: dict[str, Any], source: str) -> Any:  # noqa: ANN401
+    known = {entry.name for entry in fields(kind)}
+    if unknown := sorted(set(record) - known):
+        raise ValueError(f"{source}: unknown keys {unknown}; known are {sorted(known)}")
+    return kind(**record)
+
+
+def _wrong_numbers(config: TrainConfig) -> list[str]:
+    model, optimiser = config.model, config.optimiser
+    positive = {
+        "steps": 1 if config.steps is None else config.steps,
+        "epochs": 1 if config.epochs is None else config.epochs,
+        "batch": config.batch,
+        "lr": optimiser.lr,
+        "views": config.views,
+        "accumulate": config.accumulate,
+    }
+    shares = {
+        "keep_tokens": model.keep_tokens,
+        "last_keep_tokens": model.last_keep_tokens,
+        "layer_decay": optimiser.layer_decay,
+    }
+    problems = [
+        f"{name} {value} must be positive" for name, value in positive.items() if value <= 0
+    ]
+    problems += [
+        f"{name} {value} must lie in (0, 1]" for name, value in shares.items() if not 0 < value <= 1
+    ]
+    if not 0 <= optimiser.ema_decay < 1:
+        problems.append(f"ema_decay {optimiser.ema_decay} must lie in [0, 1)")
+    if config.batch % config.accumulate:
+        problems.append(
+            f"batch {config.batch} must be a multiple of accumulate {config.accumulate}"
+        )
+    return problems
+
+
+def _wrong_choices(config: TrainConfig) -> list[str]:
+    heads = config.model.num_heads
+    chosen: dict[str, tuple[object, tuple[object, ...]]] = {
+        "model.size": (config.model.size, ("tiny", "small", "base")),
+        "model.scene": (config.model.scene, get_args(SceneHead)),
+        "model.text": (config.model.text, get_args(TextTarget)),
+        "model.attention_input": (config.model.attention_input, get_args(AttentionInput)),
+        "model.normalisation": (config.model.normalisation, ("imagenet", "none")),
+        "loss.scene_target": (config.loss.scene_target, ("soft", "majority")),
+        "optimiser.name": (config.optimiser.name, ("adamw", "adam")),
+        "optimiser.schedule": (config.optimiser.schedule, ("cosine", "constant")),
+        "input.picking": (config.input.picking, get_args(Picking)),
+        "input.resize": (config.input.resize, get_args(Resize)),
+        "splitting": (config.splitting, ("official", "blocks", "drives")),
+        "selection": (config.selection, ("val", "test")),
+    }
+    problems = [
+        f"{name} {value!r} is none of {', '.join(map(str, allowed))}"
+        for name, (value, allowed) in chosen.items()
+        if value not in allowed
+    ]
+    if not (heads in ("corrected", "config") or (isinstance(heads, int) and heads > 0)):
+        problems.append(f"model.num_heads {heads!r} is none of corrected, config or a number")
+    return problems

@@ -22,7 +22,6 @@ import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch.utils.data import DataLoader
 
 from engines.bundle import LEVELS, DecodingMode, Level
 from engines.choose import usable_cores
@@ -30,6 +29,9 @@ from geotag.places.hierarchy import Decoded, Hierarchy, decode
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.config import EvaluatedPolicy, TrainConfig, load_preset
 from train.data.clips import RenderedClips, rendered_hierarchy
+from train.data.dataset import View
+from train.data.loading import reading_batches
+from train.data.world import SCENE_GROUPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,16 +107,18 @@ def evaluate_run(
         samples = RenderedClips(
             split=split,  # type: ignore[arg-type]
             clips=clips,
-            frames=model.config.frames,
-            image_px=model.config.image_px,
             sampling=config.sampling,
-            hierarchy=hierarchy,
             # Each policy looks at drives of its own.
             seed=0 if policy is None else 1 + config.policies.index(policy),
-            policy=policy,
+        )
+        view = View(
+            frames=model.config.frames,
+            image_px=model.config.image_px,
+            policy=policy and policy.policy,
+            span_s=policy and policy.span_s,
         )
         name = split if policy is None else f"{split}, {policy.policy} {policy.span_s:g} s"
-        return predict(model, samples, workers=workers, console=console, title=name)
+        return predict(model, samples, view, workers=workers, console=console, title=name)
 
     calibration = calibrate(run("val", config.val_clips, None), hierarchy)
     each = max(1, config.test_clips // len(config.policies))
@@ -143,25 +147,33 @@ def evaluate_run(
 
 
 def predict(
-    model: Geolocator, samples: RenderedClips, *, workers: int, console: Console, title: str
+    model: Geolocator,
+    samples: RenderedClips,
+    view: View,
+    *,
+    workers: int,
+    console: Console,
+    title: str,
 ) -> Predictions:
     """Scores of every sample, in order."""
-    loader = DataLoader(samples, batch_size=BATCH, num_workers=workers)
+    loader = reading_batches(samples, view, size=BATCH, scenes=len(SCENE_GROUPS), workers=workers)
     torch.set_num_threads(max(1, usable_cores() - workers))
     logits: dict[Level, list[NDArray[np.float32]]] = {level: [] for level in LEVELS}
     labels: dict[Level, list[NDArray[np.intp]]] = {level: [] for level in LEVELS}
     scenes_right = 0
+    total = -(-len(samples.entries) // BATCH)
     with torch.inference_mode():
-        for pixels, truth in track(loader, description=f"evaluating {title}", console=console):
-            outputs = model(pixels)
+        for batch in track(loader, description=f"evaluating {title}", console=console, total=total):
+            outputs = model(batch.clip_NTHWC)
             for level in LEVELS:
                 logits[level].append(outputs[level].numpy())
-                labels[level].append(truth[level].numpy().astype(np.intp))
-            scenes_right += int((outputs["scene"].argmax(1) == truth["scene"]).sum())
+                labels[level].append(samples.hierarchy.ancestors[level][batch.city_N.numpy()])
+            if "scene" in outputs:
+                scenes_right += int((outputs["scene"].argmax(1) == batch.scene_N).sum())
     return Predictions(
         logits={level: np.concatenate(logits[level]) for level in LEVELS},
         labels={level: np.concatenate(labels[level]) for level in LEVELS},
-        scene_top1=scenes_right / len(samples),
+        scene_top1=scenes_right / len(samples.entries),
     )
 
 

@@ -25,7 +25,6 @@ from engines.base import BundleError, EngineUnavailableError
 from engines.bundle import (
     LEVELS,
     MANIFEST,
-    OUTPUTS,
     Bundle,
     DecodingMode,
     FileRecord,
@@ -165,7 +164,8 @@ def check_parity(
     session = onnxruntime.InferenceSession(
         bundle.file("model.onnx"), providers=["CPUExecutionProvider"]
     )
-    found = dict(zip(OUTPUTS, session.run(OUTPUTS, {"clip": clips_NTHWC}), strict=True))
+    names = list(bundle.manifest.outputs)
+    found = dict(zip(names, session.run(names, {"clip": clips_NTHWC}), strict=True))
     parity: dict[str, float | None] = {"ONNX Runtime": _worst(found, wanted), "OpenVINO": None}
     with contextlib.suppress(EngineUnavailableError):
         engine = OpenvinoEngine(bundle, threads=usable_cores())
@@ -197,7 +197,8 @@ def _check_clips(wanted: InputSpec) -> NDArray[np.uint8]:
 
 def _worst(found: Scores, wanted: Scores) -> float:
     """Largest difference of any logit; not a number if one is not a number."""
-    return float(np.max([np.abs(found[head] - wanted[head]).max() for head in HEADS]))
+    heads = [head for head in HEADS if head in found]
+    return float(np.max([np.abs(found[head] - wanted[head]).max() for head in heads]))
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
@@ -248,24 +249,22 @@ def _write_manifest(
     facts, config = dict(record["training"]), model.config
     rendered = facts.get("data") == "rendered"
     policies = _policies(evaluation)
+    widths = {**model.classes, "feature": config.width}
+    outputs = {name: widths[name] for name in model.outputs}
     manifest = Manifest(
         name=name,
         description=f"VideoMAE-{record['size']}, {config.frames} frames of {config.image_px} px, "
         f"{model.classes['city']} cities" + (" of the rendered world" if rendered else ""),
         domain="rendered" if rendered else "road",
         input=InputSpec(frames=config.frames, height_px=config.image_px, width_px=config.image_px),
-        outputs={**model.classes, "feature": config.width},
-        scenes=tuple(facts.get("scenes", SCENE_GROUPS)),
+        outputs=outputs,
+        scenes=SCENE_GROUPS if "scene" in outputs else (),
         sampling=_sampling(facts.get("sampling", {}), policies),
         calibration=_calibration(evaluation),
         files={},
         training={
             "size": record["size"],
-            **{
-                key: value
-                for key, value in facts.items()
-                if value is None or isinstance(value, (str, int, float))
-            },
+            **_plain_facts(facts),
         },
         licence=str(facts.get("licence", "Apache-2.0" if rendered else "not stated")),
     )
@@ -286,6 +285,28 @@ def _write_manifest(
         "places.csv": describe_file(folder / "places.csv"),
     }
     write_manifest(folder, replace(manifest, files=files))
+
+
+def _plain_facts(facts: dict[str, Any]) -> dict[str, str | int | float | None]:
+    """How the weights came to be, without any path of the machine that made them."""
+    flat = dict(facts)
+    for part in ("model", "loss", "optimiser", "input"):
+        held = flat.pop(part, {})
+        flat |= {f"{part}_{name}": value for name, value in held.items()} if held else {}
+    for name in ("data", "pretrained", "texts", "scenes"):
+        flat[name] = _without_folders(str(flat.get(name) or "")) or None
+    return {
+        name: value
+        for name, value in flat.items()
+        if value is None or isinstance(value, (str, int, float))
+    }
+
+
+def _without_folders(given: str) -> str:
+    """`cityguessr:/data/CityGuessr68k` -> `cityguessr:CityGuessr68k`; a hub id stays whole."""
+    kind, colon, path = given.rpartition(":")
+    is_path = bool(colon) or path.startswith((".", "/", "~")) or path.count("/") > 1
+    return f"{kind}{colon}{Path(path).name}" if is_path else given
 
 
 def _sampling(trained: dict[str, Any], policies: tuple[PolicyAccuracy, ...]) -> SamplingSpec:

@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.bundle import OUTPUTS
+from engines.bundle import LEVELS
 from train.models.geolocator import Geolocator
-from train.models.heads import HEADS
+from train.models.teachers import ATTENTION_HEADS, LIFTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,8 +35,10 @@ IR_VERSION = 9
 def export_onnx(model: Geolocator, path: Path) -> None:
     """Write a model as ONNX; the same weights give the same bytes.
 
-    One input, `clip` uint8 [N, T, H, W, 3]; outputs city, state, country, continent and scene
-    (logits) and feature, float32 [N, K]. Linear weights are [in, out], named as in torch.
+    One input, `clip` uint8 [N, T, H, W, 3]; outputs city, state, country, continent (logits),
+    scene (logits, for a model that has a scene head) and feature, float32 [N, K]. Linear weights
+    are [in, out], named as in torch. Of the teachers, Self-Cross Attention and the scene head are
+    in the graph, the text head is not.
     """
     write_graph(build_graph(model), path)
 
@@ -135,8 +137,10 @@ def build_graph(model: Geolocator) -> onnx.GraphProto:
         tokens = _block(graph, model, tokens, f"blocks.{number}")
     axes = graph.constant("token_axis", [1], np.int64)
     feature = graph.op("ReduceMean", tokens, axes, out="feature", keepdims=0)
-    for head in HEADS:
+    for head in model.heads:
         graph.linear(feature, f"heads.{head}", out=head)
+    if model.teachers.config.scene == "attention":
+        _scene(graph, model)
     clip = ("N", config.frames, config.image_px, config.image_px, 3)
     widths = {**model.classes, "feature": config.width}
     return helper.make_graph(
@@ -145,7 +149,7 @@ def build_graph(model: Geolocator) -> onnx.GraphProto:
         [helper.make_tensor_value_info("clip", TensorProto.UINT8, clip)],
         [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", widths[name]])
-            for name in OUTPUTS
+            for name in model.outputs
         ],
         list(graph.constants.values()),
     )
@@ -192,6 +196,63 @@ def _block(graph: Graph, model: Geolocator, tokens: str, name: str) -> str:
     hidden = graph.op("Gelu", hidden, out=f"{name}.gelu")
     hidden = graph.linear(hidden, f"{source}.fc2", out=f"{name}.fc2")
     return graph.op("Add", tokens, hidden, out=f"{name}.out")
+
+
+def _scene(graph: Graph, model: Geolocator) -> None:
+    """Self-Cross Attention and the scene head, on the scores of all levels.  -> `scene` [N, S].
+
+    Two linear maps in a row are one: what lifts a score and what attention does with it first, and
+    what attention ends with and what brings a token back to a number.
+    """
+    classes = sum(model.classes[level] for level in LEVELS)
+    levels: list[str] = list(LEVELS)
+    if model.teachers.config.attention_input == "probs":
+        levels = [graph.op("Softmax", level, out=f"{level}.probs", axis=-1) for level in LEVELS]
+    scores = graph.op("Concat", *levels, out="scene.levels", axis=1)
+    tokens = graph.reshape(scores, (0, classes, 1), out="scene.tokens")
+    folded = _folded_attention(graph.weights)
+    parts = {}
+    for part in ("query", "key", "value"):
+        graph.weights |= {f"{part}.weight": folded[part][0], f"{part}.bias": folded[part][1]}
+        parts[part] = graph.linear(tokens, part, out=f"scene.{part}")
+    shape = AttentionShape(tokens=classes, width=LIFTED, heads=ATTENTION_HEADS)
+    mixed = attention(graph, parts, shape, "scene", classes)
+    graph.weights |= {"back.weight": folded["back"][0], "back.bias": folded["back"][1]}
+    back = graph.linear(mixed, "back", out="scene.back")
+    hidden = graph.reshape(back, (0, classes), out="scene.attended")
+    layers = [name for name in graph.weights if name.startswith("teachers.scene.")]
+    names = [name.removesuffix(".weight") for name in layers if name.endswith(".weight")]
+    for number, name in enumerate(names):
+        is_last = number == len(names) - 1
+        hidden = graph.linear(hidden, name, out="scene" if is_last else f"scene.{number}")
+        if not is_last:
+            hidden = graph.op("Relu", hidden, out=f"scene.{number}.relu")
+
+
+def _folded_attention(
+    weights: Mapping[str, NDArray[np.float32]],
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """(weight [out, in], bias [out]) of query, key, value and back, each two maps in one."""
+    held = {
+        name.removeprefix("teachers.attention."): value.astype(np.float64)
+        for name, value in weights.items()
+        if name.startswith("teachers.attention.")
+    }
+    inner = zip(
+        np.split(held["attention.in_proj_weight"], 3),
+        np.split(held["attention.in_proj_bias"], 3),
+        strict=True,
+    )
+    folded = {
+        part: (weight @ held[f"{part}.weight"], weight @ held[f"{part}.bias"] + bias)
+        for part, (weight, bias) in zip(("query", "key", "value"), inner, strict=True)
+    }
+    back = held["back.weight"]
+    folded["back"] = (
+        back @ held["attention.out_proj.weight"],
+        back @ held["attention.out_proj.bias"] + held["back.bias"],
+    )
+    return folded
 
 
 def attention(

@@ -12,12 +12,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 if TYPE_CHECKING:
     from train.models.geolocator import Geolocator
     from train.models.videomae import VideoMAEEncoder
 
+MOMENTUM = 0.05
+"""Of the running mean and variance of features."""
+EPSILON = 1e-5
 KEPT_COMPONENT = 10
 """The strongest components start with equal weight; those weaker than this one fade out."""
 
@@ -63,31 +68,51 @@ class StandardisedHeads(nn.Module):
     """A Geolocator whose heads see features of mean 0 and variance 1 while it trains.
 
     Source: batch normalisation without affine part before a linear classifier, as in the linear
-    probes of MAE (He et al., CVPR 2022, appendix A.1). `fold` puts it into the heads.
+    probes of MAE (He et al., CVPR 2022, appendix A.1). Mean and variance are those of the clips of
+    all processes together. `fold_into` puts them into the heads.
     """
+
+    mean: Tensor
+    variance: Tensor
 
     def __init__(self, model: Geolocator) -> None:
         """Wrap a model; its parameters are those of the wrapper."""
         super().__init__()
         self.model = model
-        self.norm = nn.BatchNorm1d(model.config.width, affine=False, momentum=0.05)
+        width = model.config.width
+        device = next(model.parameters()).device
+        self.register_buffer("mean", torch.zeros(width, device=device))
+        self.register_buffer("variance", torch.ones(width, device=device))
 
-    def forward(self, clip_NTHWC: Tensor, keep_tokens: float = 1.0) -> dict[str, Tensor]:
+    def forward(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> dict[str, Tensor]:
         """Logits of every head.  uint8 [N, T, H, W, 3] -> [N, K] each."""
-        return self.model.heads(self.norm(self.model.features(clip_NTHWC, keep_tokens)))
+        feature_ND = self.model.features(clip_NTHWC, kept_NP)
+        mean_D, variance_D = self.mean, self.variance
+        if self.training:
+            mean_D, variance_D, count = _moments(feature_ND)
+            with torch.no_grad():
+                self.mean.lerp_(mean_D, MOMENTUM)
+                # The running one is unbiased, the one in use is not, as in torch's BatchNorm.
+                self.variance.lerp_(variance_D * count / (count - 1).clamp_min(1), MOMENTUM)
+        return self.model.answer((feature_ND - mean_D) / torch.sqrt(variance_D + EPSILON))
 
-    def fold(self) -> None:
-        """Write the standardisation into the heads: the bare model then scores the same.
-
-        Raises:
-            RuntimeError: it was folded before.
-        """
-        mean_D, variance_D = self.norm.running_mean, self.norm.running_var
-        if mean_D is None or variance_D is None:
-            raise RuntimeError("the heads were folded before")
+    def fold_into(self, model: Geolocator) -> None:
+        """Write the standardisation into the heads: the bare model then scores the same."""
         with torch.no_grad():
-            for head in self.model.heads.values():
+            for head in model.heads.values():
                 assert isinstance(head, nn.Linear)
-                head.weight.div_(torch.sqrt(variance_D + self.norm.eps))
-                head.bias.sub_(head.weight @ mean_D)
-        self.norm.running_mean = self.norm.running_var = None
+                head.weight.div_(torch.sqrt(self.variance + EPSILON))
+                head.bias.sub_(head.weight @ self.mean)
+
+
+def _moments(feature_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [D], variance [D] and number of the features of all processes."""
+    feature_ND = feature_ND.float()
+    count = _over_all(torch.tensor(float(len(feature_ND)), device=feature_ND.device))
+    mean_D = _over_all(feature_ND.sum(0)) / count
+    return mean_D, _over_all((feature_ND - mean_D).square().sum(0)) / count, count
+
+
+def _over_all(tensor: Tensor) -> Tensor:
+    """The sum over all processes, through which gradients flow."""
+    return all_reduce(tensor) if dist.is_initialized() else tensor

@@ -1,53 +1,40 @@
-"""Rendered drives as training samples: the same index is the same clip, always.
-
-Shape suffixes: T frames, H and W pixels, C = 3 colours.
-"""
+"""Rendered drives as training samples: the same index is the same clip, always."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from engines.bundle import LEVELS
 from geotag.places.hierarchy import Hierarchy, build_hierarchy
+from geotag.places.sheets import COLUMNS
+from train.data.dataset import Entry, Sample
 from train.data.rendered import render_clip
 from train.data.world import SCENE_GROUPS, draw_drive, places
 
 if TYPE_CHECKING:
-    from train.config import EvaluatedPolicy, SamplingRange
-
-Sample = tuple[torch.Tensor, dict[str, int]]
-
-PLACE_COLUMNS = (
-    "city",
-    "state",
-    "country",
-    "continent",
-    "state_code",
-    "country_code",
-    "continent_code",
-    "lat_deg",
-    "lon_deg",
-    "geonameid",
-)
+    from train.config import SamplingRange
+    from train.data.dataset import View
+    from train.data.world import Drive
 
 
 def rendered_places_csv() -> str:
     """The class tree of the rendered world, as the text of a bundle's `places.csv`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(PLACE_COLUMNS)
-    writer.writerows([getattr(place, name) for name in PLACE_COLUMNS] for place in places())
+    writer.writerow(COLUMNS)
+    writer.writerows([getattr(place, name) for name in COLUMNS] for place in places())
     return text.getvalue()
 
 
+@cache
 def rendered_hierarchy() -> Hierarchy:
     """The class tree of the rendered world."""
     rows = csv.DictReader(io.StringIO(rendered_places_csv()))
@@ -59,45 +46,68 @@ def class_counts(hierarchy: Hierarchy) -> dict[str, int]:
     return {**{level: hierarchy.size(level) for level in LEVELS}, "scene": len(SCENE_GROUPS)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RenderedClips(Dataset[Sample]):
-    """Clips of one split, one drive each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedClips:
+    """Clips of one split, one drive each: a ClipDataset.
 
-    With `policy` None every clip draws its policy and span: the mixture that training sees.
-    Otherwise all clips use that one: the set that evaluation measures.
+    A view without policy and span draws them for every clip: the mixture that training sees. A clip
+    is the same whatever the seed of the view, for each drive is driven once.
     """
 
     split: Literal["train", "val", "test"]
     clips: int
-    frames: int
-    image_px: int
     sampling: SamplingRange
-    hierarchy: Hierarchy
     seed: int = 0
-    policy: EvaluatedPolicy | None = None
+    first: int = 0
+    """Number of the first drive."""
 
-    def __len__(self) -> int:
-        """Number of clips."""
-        return self.clips
+    @property
+    def name(self) -> str:
+        """For titles."""
+        return f"rendered world {self.split}"
 
-    def __getitem__(self, index: int) -> Sample:
-        """Clip and labels: uint8 [T, H, W, 3]; class ids of the four levels and the scene."""
-        rng = np.random.default_rng([self.seed, index])
-        drive = draw_drive(self.split, self.seed * 1_000_003 + index)
-        policy, span_s = self._draw_sampling(rng)
-        frames_THWC, scene = render_clip(
-            drive, policy, span_s, rng=rng, frames=self.frames, size=self.image_px
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The class tree of the rendered world."""
+        return rendered_hierarchy()
+
+    @property
+    def places_csv(self) -> str:
+        """The same as text."""
+        return rendered_places_csv()
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Drives, worked out as they are asked for: there may be millions."""
+        return RenderedEntries(self)
+
+    def drive(self, index: int) -> Drive:
+        """The drive that a clip is cut from."""
+        return draw_drive(self.split, self.first + self.seed * 1_000_003 + index)
+
+    def read(self, index: int, view: View) -> Sample:
+        """Render one clip; see `ClipDataset`."""
+        rng = np.random.default_rng([self.seed, self.first + index])
+        drive = self.drive(index)
+        policy, span_s = view.policy, view.span_s
+        if policy is None or span_s is None:
+            policy, span_s = self._draw_sampling(rng)
+        if view.part:  # another stretch of the same drive
+            rng = np.random.default_rng([self.seed, self.first + index, view.part])
+        clip_THWC, scenes_T = render_clip(
+            drive, policy, span_s, rng=rng, frames=view.frames, size=view.image_px
         )
-        labels = {"scene": scene}
-        for level in LEVELS:
-            labels[level] = int(self.hierarchy.ancestors[level][drive.city_id])
-        return torch.from_numpy(frames_THWC), labels
+        counts = np.bincount(scenes_T, minlength=len(SCENE_GROUPS))
+        return Sample(
+            clip_THWC=clip_THWC,
+            city_id=drive.city_id,
+            scene_S=(counts / counts.sum()).astype(np.float32),
+            scene_id=int(counts.argmax()),
+        )
 
     def _draw_sampling(
         self, rng: np.random.Generator
     ) -> tuple[Literal["dense", "exact", "keyframe"], float]:
-        if self.policy is not None:
-            return self.policy.policy, self.policy.span_s
         policy: Literal["dense", "exact", "keyframe"] = ("dense", "exact", "keyframe")[
             int(rng.integers(3))
         ]
@@ -110,3 +120,24 @@ class RenderedClips(Dataset[Sample]):
             "keyframe": (8.0, self.sampling.max_span_s),
         }[policy]
         return policy, math.exp(rng.uniform(math.log(low_s), math.log(high_s)))
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedEntries(Sequence[Entry]):
+    """Entries of rendered clips."""
+
+    clips: RenderedClips
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return self.clips.clips
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
+        """Entry of a clip."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"entry {index} of {len(self)}")
+        drive = self.clips.drive(index % len(self))
+        name = f"{drive.split}-{drive.index}"
+        return Entry(name=name, city_id=drive.city_id, group=name)

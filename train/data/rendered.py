@@ -92,12 +92,11 @@ def render_clip(
     rng: np.random.Generator,
     frames: int = 16,
     size: int = 112,
-) -> tuple[NDArray[np.uint8], int]:
-    """One clip [T, size, size, 3] of a drive, and the most frequent scene group of its frames."""
+) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """One clip [T, size, size, 3] of a drive, and the scene group of each frame [T]."""
     times_s = sample_times(policy, span_s, frames=frames, duration_s=drive.duration_s, rng=rng)
-    groups = [scene_group(drive, time_s) for time_s in times_s.tolist()]
-    scene = int(np.bincount(groups).argmax())
-    return render_frames(drive, times_s, height=size, width=size), scene
+    scenes_T = np.array([scene_group(drive, time_s) for time_s in times_s.tolist()], np.intp)
+    return render_frames(drive, times_s, height=size, width=size), scenes_T
 
 
 def write_video(

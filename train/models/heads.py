@@ -1,4 +1,4 @@
-"""What reads a feature: one linear classifier for each place level and one for the scene.
+"""What reads a feature: one linear classifier for each place level, and maybe one for the scene.
 
 Shape suffixes: N clips, D width, K classes of one head.
 """
@@ -16,7 +16,7 @@ HEADS = (*LEVELS, "scene")
 
 
 class Heads(nn.ModuleDict):
-    """City, state, country, continent and scene group, each linear in the same feature.
+    """City, state, country, continent, each linear in the same feature; with `scene`, five.
 
     Source: CityGuessr (ECCV 2024): no hidden layer, no norm, no dropout.
     """
@@ -24,15 +24,11 @@ class Heads(nn.ModuleDict):
     def __init__(self, width: int, classes: Mapping[str, int]) -> None:
         """Build with small random weights: first losses near ln(classes), first gradients small.
 
-        Raises:
-            ValueError: `classes` does not name exactly the five heads, or has an empty one.
+        Args:
+            width: D.
+            classes: of each head, in the order of HEADS.
         """
-        if set(classes) != set(HEADS) or min(classes.values()) < 1:
-            raise ValueError(
-                f"building a Geolocator with classes {dict(classes)}: "
-                f"needed is a positive count for each of {', '.join(HEADS)}."
-            )
-        super().__init__({head: nn.Linear(width, classes[head]) for head in HEADS})
+        super().__init__({head: nn.Linear(width, count) for head, count in classes.items()})
         for linear in self.values():
             initialise(linear, std=0.002)
 

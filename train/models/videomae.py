@@ -155,10 +155,11 @@ class Block(nn.Module):
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
-def random_tokens(clips: int, tokens: int, share: float) -> Tensor:
+def random_tokens(clips: int, tokens: int, share: float, generator: torch.Generator) -> Tensor:
     """A random choice of tokens for each clip, in their order.  -> int64 [clips, kept]."""
     kept = max(1, round(tokens * share))
-    return torch.rand(clips, tokens).argsort(dim=1)[:, :kept].sort(dim=1).values
+    drawn = torch.rand(clips, tokens, generator=generator)
+    return drawn.argsort(dim=1)[:, :kept].sort(dim=1).values
 
 
 def sinusoids(positions: int, width: int) -> np.ndarray:

@@ -1,0 +1,167 @@
+"""What a run begins with: the dataset's parts, the texts, the network.
+
+Shape suffixes: N clips, T frames, H and W pixels, K classes, E width of a text embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from train.data.clips import class_counts
+from train.data.dataset import View
+from train.data.sources import open_dataset
+from train.errors import TrainError
+from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD, Geolocator
+from train.models.teachers import TeacherConfig
+from train.models.videomae import SIZES
+from train.warmstart import start_from_components, widen_weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from train.config import TrainConfig
+    from train.data.dataset import ClipDataset, Split
+
+START_CLIPS = 64
+"""Clips whose principal components the patch embedding starts from."""
+TEXT_WIDTH = 512
+"""E of CLIP ViT-B/32 and B/16, and of the released labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sources:
+    """What a run reads."""
+
+    train: ClipDataset
+    chosen_on: ClipDataset
+    """What the best weights are chosen on."""
+    steps: int
+    texts_KE: NDArray[np.float32] | None
+
+
+def open_sources(config: TrainConfig) -> Sources:
+    """Open the dataset's parts, and the texts if the model is aligned with any."""
+    fresh = None
+    if config.data == "rendered" and config.steps is not None:
+        fresh = -(-config.steps // config.views) * config.batch
+    train_part = open_part(config, "train", clips=fresh)
+    samples = len(train_part.entries)
+    if not samples:
+        raise TrainError(f"training on {train_part.name}: it holds no clips.")
+    steps = config.steps
+    if steps is None:
+        assert config.epochs is not None
+        steps = max(1, round(config.epochs * samples / config.batch))
+    return Sources(
+        train=train_part,
+        chosen_on=open_part(config, config.selection, clips=config.val_clips),
+        steps=steps,
+        texts_KE=read_texts(config, train_part),
+    )
+
+
+def open_part(config: TrainConfig, split: Split, *, clips: int | None) -> ClipDataset:
+    """One split of the dataset of a recipe, with scene labels if they lie apart."""
+    dataset = open_dataset(
+        config.data, split, sampling=config.sampling, splitting=config.splitting, clips=clips
+    )
+    if config.scenes:
+        from train.scenes import with_scenes
+
+        dataset = with_scenes(dataset, Path(config.scenes))
+    return dataset
+
+
+def read_texts(config: TrainConfig, dataset: ClipDataset) -> NDArray[np.float32] | None:
+    """Embeddings of the names of every city, [K, E]; None where the model has no text head.
+
+    Raises:
+        TrainError: there are none; the text says how to make them.
+    """
+    if config.model.text == "none":
+        return None
+    from train.texts import name_table, read_text_table
+
+    folder = Path(config.data.partition(":")[2])
+    stored = (folder if folder.is_dir() else folder.parent) / "text_table.safetensors"
+    if config.texts == "names" or (config.data == "rendered" and not config.texts):
+        return name_table(dataset.hierarchy, variant=config.model.text, width=TEXT_WIDTH)
+    path = Path(config.texts) if config.texts else stored
+    if not path.is_file():
+        raise TrainError(
+            f"aligning with the names of places: there is no {path}. Make it once with "
+            f"`python -m train.texts --data {config.data} --clip openai/clip-vit-base-patch32`, or "
+            "use --texts names, which knows how names are spelled and nothing of the world."
+        )
+    return read_text_table(path, dataset.hierarchy, config.model.text)
+
+
+def build_model(
+    config: TrainConfig, sources: Sources, *, is_new: bool, console: Console
+) -> Geolocator:
+    """The network with the weights that training begins from.
+
+    With `is_new` False they are about to be replaced, and nothing is downloaded or computed.
+    """
+    architecture, encoder = SIZES[config.model.size], None
+    if config.pretrained:
+        from train.models.pretrained import load_pretrained
+
+        architecture, encoder, report = load_pretrained(
+            config.pretrained, num_heads=config.model.num_heads
+        )
+        console.print(str(report), markup=False, highlight=False)
+    width = 0 if sources.texts_KE is None else sources.texts_KE.shape[1]
+    plain = config.model.normalisation == "none"
+    model = Geolocator(
+        architecture,
+        class_counts(sources.train.hierarchy),
+        mean=(0.0, 0.0, 0.0) if plain else IMAGENET_MEAN,
+        std=(1.0, 1.0, 1.0) if plain else IMAGENET_STD,
+        teachers=TeacherConfig(
+            scene=config.model.scene,
+            text_width=width,
+            attention_input=config.model.attention_input,
+        ),
+    )
+    if encoder is not None:
+        model.encoder.load_state_dict(encoder)
+    elif config.model.warm_start and is_new:
+        widen_weights(model.encoder)
+        start_from_components(model, _first_clips(config, sources, model))
+    return model
+
+
+def training_view(config: TrainConfig, model: Geolocator) -> View:
+    """How clips are read for training."""
+    return View(
+        frames=model.config.frames,
+        image_px=model.config.image_px,
+        resize=config.input.resize,
+        picking=config.input.picking,
+        augmentation=config.input.augmentation,
+        seed=config.seed,
+    )
+
+
+def scoring_view(config: TrainConfig, model: Geolocator) -> View:
+    """How clips are read to see how good the model is: nothing is random."""
+    picking = "uniform" if config.input.picking == "mixed" else config.input.picking
+    return replace(training_view(config, model), picking=picking, augmentation=None, seed=None)
+
+
+def _first_clips(config: TrainConfig, sources: Sources, model: Geolocator) -> torch.Tensor:
+    """Some readable clips.  uint8 [N, T, H, W, 3]."""
+    indices = range(min(START_CLIPS, len(sources.train.entries)))
+    view = scoring_view(config, model)
+    read = (sources.train.read(index, view) for index in indices)
+    clips = [torch.from_numpy(found.clip_THWC) for found in read if hasattr(found, "clip_THWC")]
+    if not clips:
+        raise TrainError(f"{sources.train.name}: none of its first clips can be read.")
+    return torch.stack(clips)

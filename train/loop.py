@@ -1,0 +1,246 @@
+"""One training step, and all that it changes.
+
+Shape suffixes: N clips, P patches, K classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from engines.bundle import LEVELS
+from train.errors import TrainError
+from train.losses import NO_SCENE, Targets, loss_sums
+from train.models.videomae import random_tokens
+from train.optim import RunningMean, learning_rate, make_optimiser, set_learning_rate
+from train.resume import load_optimiser, optimiser_tensors
+from train.warmstart import StandardisedHeads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from engines.bundle import Level
+    from geotag.places.hierarchy import Hierarchy
+    from train.config import TrainConfig
+    from train.data.loading import Batch
+    from train.models.geolocator import Geolocator
+    from train.processes import World
+
+
+class Learner:
+    """A model with its optimiser, its running mean and what has been measured since last asked."""
+
+    def __init__(
+        self,
+        model: Geolocator,
+        config: TrainConfig,
+        world: World,
+        *,
+        hierarchy: Hierarchy,
+        steps: int,
+        texts_KE: NDArray[np.float32] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """Put everything in its place.
+
+        Args:
+            model: with the weights to begin from.
+            config: the recipe.
+            world: this process.
+            hierarchy: gives the coarser labels of a city.
+            steps: of the whole run.
+            texts_KE: embedding of every city's names, for a model with a text head.
+            compiled: translate the network for the GPU (torch.compile).
+        """
+        self.model, self.config, self.world, self.steps = model, config, world, steps
+        model.to(world.device).train()
+        self.module: nn.Module = (
+            StandardisedHeads(model) if config.model.warm_start else model
+        ).train()
+        network: nn.Module = torch.compile(self.module) if compiled else self.module  # type: ignore[assignment]
+        self.network = DistributedDataParallel(network) if world.size > 1 else network
+        self.optimiser = make_optimiser(model, config.optimiser, fused=world.is_gpu)
+        decay = config.optimiser.ema_decay
+        self.mean = RunningMean(model, decay) if decay else None
+        self.ancestors = {
+            level: torch.from_numpy(hierarchy.ancestors[level]).to(world.device) for level in LEVELS
+        }
+        self.texts_KE = None if texts_KE is None else torch.from_numpy(texts_KE).to(world.device)
+        self.terms = ["geo"]
+        self.terms += ["scene"] if config.loss.scene_weight else []
+        self.terms += ["text"] if config.loss.text_weight else []
+        self._forget()
+
+    def step(self, batch: Batch, step: int) -> None:
+        """Learn from this process's share of a batch.
+
+        Raises:
+            TrainError: no clip of the batch could be read by any process.
+        """
+        lr = learning_rate(step, self.steps, self.config.optimiser)
+        set_learning_rate(self.optimiser, lr)
+        self.optimiser.zero_grad(set_to_none=True)
+        known = (batch.scene_N != NO_SCENE).sum()
+        counts = torch.stack([torch.tensor(len(batch)), known]).double().to(self.world.device)
+        clips, scenes = self.world.sum(counts).tolist()
+        if not clips:
+            names = ", ".join(bad.reason for bad in batch.bad[:3])
+            raise TrainError(f"step {step}: none of its clips could be read ({names}).")
+        pieces = list(self._pieces(batch, step))
+        for number, (piece, kept_NP) in enumerate(pieces):
+            is_last = number == len(pieces) - 1
+            with contextlib.nullcontext() if is_last else self._without_exchange():
+                self._backward(piece, kept_NP, clips=clips, scenes=max(1.0, scenes))
+        limit = self.config.optimiser.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.optimiser.step()
+        if self.mean is not None:
+            self.mean.update(self.model, step)
+        self.measured["grad_norm"] += norm.detach() / self.world.size
+        self.measured["clips"] += len(batch)
+        self.measured["steps"] += 1 / self.world.size
+
+    def report(self, step: int) -> dict[str, float]:
+        """Means over the steps since the last report, over all processes, and the learning rate.
+
+        Raises:
+            TrainError: the loss is no longer a number.
+        """
+        sums = self.world.sum(torch.stack(list(self.measured.values()))).tolist()
+        found = dict(zip(self.measured, sums, strict=True))
+        self._forget()
+        clips, steps = found.pop("clips"), found.pop("steps")
+        record = {
+            "step": float(step),
+            "loss": math.fsum(found[f"{term}_loss"] for term in self.terms) / steps,
+            "lr": learning_rate(step, self.steps, self.config.optimiser),
+            **{name: total / (clips if name in LEVELS else steps) for name, total in found.items()},
+        }
+        if not all(math.isfinite(value) for value in record.values()):
+            raise TrainError(
+                f"the loss is no longer a number at step {step} ({record['loss']}): lower --lr "
+                f"(now {self.config.optimiser.lr:g}), or go on from the last state that was kept "
+                "with --resume and a lower one."
+            )
+        return record
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that training has changed."""
+        parts = {"module": self.module.state_dict(), "optimiser": optimiser_tensors(self.optimiser)}
+        if self.mean is not None:
+            parts["mean"] = self.mean.weights
+        return {
+            f"{part}/{name}": value for part, held in parts.items() for name, value in held.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` took out.
+
+        Raises:
+            TrainError: they belong to another network.
+        """
+        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimiser": {}, "mean": {}}
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        try:
+            self.module.load_state_dict(parts["module"])
+            load_optimiser(self.optimiser, parts["optimiser"])
+            if self.mean is not None:
+                self.mean.load(parts["mean"])
+        except (RuntimeError, ValueError, KeyError) as exc:
+            raise TrainError(
+                f"going on with a run: its state is of another network ({exc})"
+            ) from exc
+
+    @contextlib.contextmanager
+    def best_weights(self) -> Iterator[Geolocator]:
+        """The model as it would be kept now: its running mean, if any, in evaluation mode."""
+        before = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        try:
+            with torch.no_grad():
+                if self.mean is not None:
+                    for name, parameter in self.model.named_parameters():
+                        parameter.copy_(self.mean.weights[name])
+                if isinstance(self.module, StandardisedHeads):
+                    self.module.fold_into(self.model)
+            yield self.model.eval()
+        finally:
+            self.model.load_state_dict(before)
+            self.module.train()
+
+    def _pieces(self, batch: Batch, step: int) -> Iterator[tuple[Batch, Tensor | None]]:
+        """A batch in as many pieces as the recipe says, each with the tokens it is seen through."""
+        model, size = self.config.model, self.config.batch
+        is_early = step < (1 - model.last_share) * self.steps
+        share = model.keep_tokens if is_early else model.last_keep_tokens
+        kept_NP = None
+        if share < 1:
+            # Drawn for the clips of all processes: how many there are changes nothing.
+            generator = torch.Generator().manual_seed(self.config.seed * 2**31 + step)
+            kept_NP = random_tokens(size, self.model.config.tokens, share, generator)
+            kept_NP = kept_NP[self.world.rank :: self.world.size]
+        rows = torch.arange(len(batch)).tensor_split(self.config.accumulate)
+        for chosen in rows:
+            piece = batch.take(chosen.tolist()).to(self.world.device)
+            kept = None if kept_NP is None else kept_NP[chosen].to(self.world.device)
+            yield piece, kept
+
+    def _backward(
+        self, piece: Batch, kept_NP: Tensor | None, *, clips: float, scenes: float
+    ) -> None:
+        """Gradients of one piece, as its part of the mean over the clips of all processes."""
+        if not len(piece):  # every process takes part in every exchange
+            self._backward_nothing()
+            return
+        device = self.world.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.world.is_gpu):
+            outputs = self.network(piece.clip_NTHWC, kept_NP)
+        outputs = {name: value.float() for name, value in outputs.items()}
+        targets = self._targets(piece)
+        sums = loss_sums(outputs, targets, self.config.loss)
+        terms = {
+            name: value / (scenes if name == "scene" else clips) for name, value in sums.items()
+        }
+        # DistributedDataParallel averages over processes; what is wanted is the sum.
+        (torch.stack(list(terms.values())).sum() * self.world.size).backward()
+        for name, value in terms.items():
+            self.measured[f"{name}_loss"] += value.detach()
+        for level in LEVELS:
+            self.measured[level] += (outputs[level].argmax(1) == targets.labels[level]).sum()
+
+    def _backward_nothing(self) -> None:
+        config = self.model.config
+        shape = (1, config.frames, config.image_px, config.image_px, 3)
+        outputs = self.network(torch.zeros(shape, dtype=torch.uint8, device=self.world.device))
+        (0 * torch.stack([value.sum() for value in outputs.values()]).sum()).backward()
+
+    def _targets(self, piece: Batch) -> Targets:
+        labels: dict[Level, Tensor] = {
+            level: self.ancestors[level][piece.city_N] for level in LEVELS
+        }
+        text_NE = None if self.texts_KE is None else self.texts_KE[piece.city_N]
+        return Targets(
+            labels=labels, scene_NS=piece.scene_NS, scene_N=piece.scene_N, text_NE=text_NE
+        )
+
+    def _forget(self) -> None:
+        names = ("clips", "steps", *(f"{term}_loss" for term in self.terms), "grad_norm", *LEVELS)
+        self.measured = {
+            name: torch.zeros((), dtype=torch.float64, device=self.world.device) for name in names
+        }
+
+    def _without_exchange(self) -> contextlib.AbstractContextManager[None]:
+        network = self.network
+        if isinstance(network, DistributedDataParallel):
+            exchange: contextlib.AbstractContextManager[None] = network.no_sync()
+            return exchange
+        return contextlib.nullcontext()

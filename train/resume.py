@@ -1,0 +1,125 @@
+"""Stopping a run and going on as if nothing had happened.
+
+`RUN/last/` holds one safetensors file with everything that training has changed (weights, running
+mean, moments of the optimiser) and `state.json`, which names and hashes it. The readable file is
+written last, so that a run that dies while saving goes on from the state before.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from engines.bundle import sha256_of
+from train.checkpoint import write_aside
+from train.config import TrainConfig, config_from_record
+from train.errors import TrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+SCHEMA = 1
+FOLDER = "last"
+STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    step: int
+    """Steps done."""
+    best_score: float | None = None
+    """Of the weights that are kept as the best; None while there are none."""
+    best_step: int | None = None
+    bad: dict[str, str] = field(default_factory=dict)
+    """Samples that could not be read: name -> reason."""
+
+
+def save_state(
+    run: Path, config: TrainConfig, progress: Progress, tensors: Mapping[str, Tensor]
+) -> None:
+    """Keep all that the rest of a run depends on; the state before stays until this one is whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"step-{progress.step:08d}.safetensors"
+    write_aside(
+        folder / name,
+        save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}),
+    )
+    record = {
+        "schema": SCHEMA,
+        "file": name,
+        "sha256": sha256_of(folder / name),
+        "progress": asdict(progress),
+        "config": asdict(config),
+    }
+    write_aside(folder / STATE, (json.dumps(record, indent=2) + "\n").encode())
+    for old in folder.glob("step-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load_state(run: Path) -> tuple[TrainConfig, Progress, dict[str, Tensor]]:
+    """What a run was, how far it got, and its tensors.
+
+    Raises:
+        TrainError: there is nothing to go on from, or it is damaged.
+    """
+    path = run / FOLDER / STATE
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema"] != SCHEMA:
+            raise TrainError(
+                f"going on with {run}: its state has schema {record['schema']!r}, this version "
+                f"reads {SCHEMA}. Begin again with python -m train.fit."
+            )
+        weights = path.with_name(str(record["file"]))
+        if sha256_of(weights) != record["sha256"]:
+            raise TrainError(
+                f"going on with {run}: {weights.name} is not the file that {STATE} describes. It "
+                "was damaged; copy the folder again, or begin again with python -m train.fit."
+            )
+        config = config_from_record(record["config"], source=str(path))
+        return config, Progress(**record["progress"]), load_file(weights)
+    except FileNotFoundError as exc:
+        raise TrainError(
+            f"going on with {run}: there is no {exc.filename}. A run that can go on is the folder "
+            "that python -m train.fit was writing."
+        ) from exc
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
+        raise TrainError(
+            f"going on with {run}: its state is damaged ({exc!r}). Begin again with "
+            "python -m train.fit."
+        ) from exc
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Moments and counts of every parameter, by number and name."""
+    return {
+        f"{number}.{name}": value if torch.is_tensor(value) else torch.tensor(value)
+        for number, values in optimiser.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimiser_tensors` took out."""
+    record = optimiser.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({**record, "state": state})

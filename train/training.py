@@ -1,0 +1,432 @@
+"""A whole run: how long it goes on, what is written and what is kept."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import random
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from engines.choose import usable_cores
+from geotag.places.hierarchy import decode
+from train.build import build_model, open_sources, scoring_view, training_view
+from train.checkpoint import save_checkpoint
+from train.data.loading import Plan, reading_batches, training_batches
+from train.data.world import SCENE_GROUPS
+from train.errors import TrainError
+from train.loop import Learner
+from train.models.geolocator import Geolocator
+from train.resume import FOLDER, STATE, Progress, load_state, save_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from engines.bundle import Level
+    from train.build import Sources
+    from train.config import TrainConfig
+    from train.data.dataset import BadSample, ClipDataset
+    from train.data.loading import Batch
+    from train.processes import World
+
+LOG_EVERY = 10
+"""Steps between two lines of metrics.jsonl."""
+SAVE_EVERY_S = 600.0
+"""Between two states to go on from; what is trained does not depend on it."""
+SCORED_AT_ONCE = 32
+MOST_BAD_SHARE = 0.5
+"""A run with more unreadable clips than this stops: something is wrong with the dataset."""
+
+
+def train(
+    config: TrainConfig,
+    run: Path,
+    *,
+    world: World,
+    workers: int,
+    compiled: bool,
+    console: Console,
+    tensorboard: bool = False,
+) -> None:
+    """Train, or go on where `run` stopped; leaves the checkpoint and `metrics.jsonl` in `run`.
+
+    Raises:
+        TrainError: the run cannot begin or go on; the text says what to try.
+        DatasetError: the dataset is unusable.
+    """
+    seed_everything(config.seed)
+    if not world.is_gpu:
+        # Threads of one matrix product wait for each other: on a core that reads, all would wait.
+        torch.set_num_threads(max(1, usable_cores() // world.size - workers))
+    sources = open_sources(config)
+    goes_on = (run / FOLDER / STATE).is_file()
+    with _with_advice(config):
+        model = build_model(config, sources, is_new=not goes_on, console=console)
+        learner = Learner(
+            model,
+            config,
+            world,
+            hierarchy=sources.train.hierarchy,
+            steps=sources.steps,
+            texts_KE=sources.texts_KE,
+            compiled=compiled,
+        )
+        progress = Progress(step=0)
+        if goes_on:
+            _, progress, tensors = load_state(run)
+            learner.load(tensors)
+            _forget_lines(run / "metrics.jsonl", progress.step, world)
+        if world.is_first:
+            _announce(config, sources, run, progress, console)
+        _Run(
+            config=config,
+            folder=run,
+            world=world,
+            sources=sources,
+            learner=learner,
+            workers=workers,
+            console=console,
+            tensorboard=tensorboard,
+        ).go(progress)
+
+
+class _Run:
+    """The steps of a run, and what is written on the way."""
+
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        folder: Path,
+        world: World,
+        sources: Sources,
+        learner: Learner,
+        workers: int,
+        console: Console,
+        tensorboard: bool,
+    ) -> None:
+        self.config, self.folder, self.world, self.sources = config, folder, world, sources
+        self.learner, self.workers, self.console = learner, workers, console
+        self.tensorboard = tensorboard
+        self.unread: tuple[BadSample, ...] = ()
+        self.plan = Plan(
+            samples=len(sources.train.entries),
+            steps=sources.steps,
+            batch=config.batch,
+            views=config.views,
+            seed=config.seed,
+        )
+        each = config.eval_every * len(sources.train.entries) / config.batch
+        self.score_every = max(1, round(each)) if config.eval_every else 0
+
+    def go(self, progress: Progress) -> None:
+        """From a step to the last.
+
+        Raises:
+            KeyboardInterrupt: somebody asked to stop; the state was kept after the step at hand.
+        """
+        saved_s = time.monotonic()
+        batches = training_batches(
+            self.sources.train,
+            training_view(self.config, self.learner.model),
+            self.plan,
+            scenes=len(SCENE_GROUPS),
+            workers=self.workers,
+            start=progress.step,
+            share=(self.world.rank, self.world.size),
+            pin_memory=self.world.is_gpu,
+        )
+        with self._metrics() as write, StopRequests() as stop:
+            for batch in self._shown(batches, progress.step):
+                self.learner.step(batch, progress.step)
+                progress = replace(progress, step=progress.step + 1)
+                self.unread += batch.bad
+                is_last = progress.step == self.sources.steps
+                is_pause = is_last or progress.step % LOG_EVERY == 0
+                if is_pause:
+                    write(self.learner.report(progress.step))
+                    progress = self._remember_bad(progress)
+                if is_last or self._is_scoring(progress.step):
+                    progress = self._keep_best(progress)
+                is_time = time.monotonic() - saved_s > SAVE_EVERY_S
+                # Processes speak with each other at pauses only: it takes time.
+                is_asked = (is_pause or self.world.size == 1) and self._any(stop.is_asked)
+                if is_last or is_asked or (is_pause and self._any(is_time)):
+                    self._save(progress)
+                    saved_s = time.monotonic()
+                if is_asked and not is_last:
+                    raise KeyboardInterrupt
+
+    def _is_scoring(self, step: int) -> bool:
+        return bool(self.score_every) and step % self.score_every == 0
+
+    def _any(self, wanted: bool) -> bool:
+        """Whether any process wants something."""
+        return bool(self.world.sum(torch.tensor(float(wanted), device=self.world.device)).item())
+
+    def _keep_best(self, progress: Progress) -> Progress:
+        """Keep the weights if they are the best so far, or if nothing is compared."""
+        with self.learner.best_weights() as model:
+            score = None
+            if self.score_every:
+                score = self._score(model)
+                if progress.best_score is not None and score <= progress.best_score:
+                    return progress
+            if self.world.is_first:
+                self._save_model(model, progress, score)
+            self.world.wait()
+        return replace(progress, best_score=score, best_step=progress.step)
+
+    def _score(self, model: Geolocator) -> float:
+        """Share of right cities on what the best weights are chosen on (codependent decoding)."""
+        dataset = self.sources.chosen_on
+        count = min(self.config.val_clips, len(dataset.entries))
+        chosen = np.linspace(0, len(dataset.entries), count, endpoint=False).astype(int).tolist()
+        batches = reading_batches(
+            dataset,
+            scoring_view(self.config, model),
+            size=SCORED_AT_ONCE,
+            scenes=len(SCENE_GROUPS),
+            workers=self.workers,
+            indices=chosen[self.world.rank :: self.world.size],
+        )
+        counts = torch.zeros(2, dtype=torch.float64)
+        for batch in batches:
+            if not len(batch):
+                continue
+            with torch.inference_mode():
+                outputs = model(batch.clip_NTHWC.to(self.world.device))
+            logits: dict[Level, NDArray[np.float32]] = {
+                level: outputs[level].float().cpu().numpy() for level in dataset.hierarchy.places
+            }
+            found = decode(logits, dataset.hierarchy, "codependent").labels["city"]
+            counts += torch.tensor([(found == batch.city_N.numpy()).sum(), len(batch)])
+        right, total = self.world.sum(counts.to(self.world.device)).tolist()
+        if not total:
+            raise TrainError(
+                f"choosing weights on {dataset.name}: it holds no clip that can be read. "
+                "Choose a dataset with a val split, or set eval_every = 0."
+            )
+        return right / total
+
+    def _save_model(self, model: Geolocator, progress: Progress, score: float | None) -> None:
+        facts = training_facts(self.config, self.sources.train)
+        facts |= {"step": progress.step, "bad_samples": len(progress.bad)}
+        if score is not None:
+            facts |= {"selected_on": self.sources.chosen_on.name, "selected_city_top1": score}
+        save_checkpoint(self.folder, model, places_csv=self.sources.train.places_csv, facts=facts)
+
+    def _save(self, progress: Progress) -> None:
+        if self.world.is_first:
+            save_state(self.folder, self.config, progress, self.learner.tensors())
+            _write_bad(self.folder / "bad_samples.csv", progress.bad)
+        self.world.wait()
+
+    def _remember_bad(self, progress: Progress) -> Progress:
+        """Take note of samples that could not be read by any process, once each.
+
+        Raises:
+            TrainError: there are so many that the dataset must be wrong.
+        """
+        bad = [(sample.name, sample.reason) for sample in self.unread]
+        self.unread = ()
+        if self.world.size > 1:
+            everyone: list[Any] = [None] * self.world.size
+            torch.distributed.all_gather_object(everyone, bad)
+            bad = [pair for found in everyone for pair in found]
+        known = {**progress.bad, **dict(bad)}
+        if self.world.is_first:
+            for name in known.keys() - progress.bad.keys():
+                self.console.print(f"left out {name}: {known[name]}", markup=False, highlight=False)
+        seen = min(progress.step * self.config.batch / self.config.views, self.plan.samples)
+        if len(known) > MOST_BAD_SHARE * max(seen, 20):
+            raise TrainError(
+                f"{len(known)} of the first {seen:.0f} clips of {self.sources.train.name} cannot "
+                f"be read, such as {next(iter(known.values()))}. Check the dataset."
+            )
+        return replace(progress, bad=known)
+
+    @contextmanager
+    def _metrics(self) -> Iterator[Any]:
+        """Takes records; the first process writes them."""
+        if not self.world.is_first:
+            yield lambda record: None
+            return
+        board = _open_tensorboard(self.folder) if self.tensorboard else None
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+
+            def write(record: dict[str, float]) -> None:
+                lines.write(json.dumps({**record, "step": int(record["step"])}) + "\n")
+                lines.flush()
+                for name, value in record.items():
+                    if board is not None and name != "step":
+                        board.add_scalar(name, value, int(record["step"]))
+
+            try:
+                yield write
+            finally:
+                if board is not None:
+                    board.close()
+
+    def _shown(self, batches: Iterator[Batch], start: int) -> Iterator[Batch]:
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps,"),
+            TextColumn("{task.fields[speed]:.1f} clips/s,"),
+            TimeRemainingColumn(),
+        )
+        started_s = time.monotonic()
+        with Bar(*columns, console=self.console, disable=not self.world.is_first) as bar:
+            task = bar.add_task("", total=self.sources.steps, completed=start, speed=0.0)
+            for done, batch in enumerate(batches, start=1):
+                yield batch
+                speed = done * self.config.batch / (time.monotonic() - started_s)
+                bar.update(task, advance=1, speed=speed)
+
+
+class StopRequests:
+    """While it is entered, Ctrl-C and SIGTERM ask to stop after the step; a second one stops."""
+
+    def __init__(self) -> None:
+        """Nothing was asked yet."""
+        self.is_asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        """Listen."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Listen no longer."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: object) -> None:
+        if self.is_asked:
+            raise KeyboardInterrupt
+        self.is_asked = True
+
+
+def training_facts(config: TrainConfig, dataset: ClipDataset) -> dict[str, Any]:
+    """What `checkpoint.json` and later the bundle say about how the weights came to be."""
+    return {
+        **asdict(config),
+        "dataset": dataset.name,
+        "clips": len(dataset.entries),
+        "commit": _git_commit(),
+        "torch": torch.__version__,
+    }
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every random source that training touches."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _with_advice(config: TrainConfig) -> Iterator[None]:
+    """Turn running out of memory into what to do about it."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as exc:
+        raise TrainError(_out_of_memory(config)) from exc
+    except RuntimeError as exc:
+        if "can't allocate memory" not in str(exc) and "out of memory" not in str(exc).lower():
+            raise
+        raise TrainError(_out_of_memory(config)) from exc
+
+
+def _out_of_memory(config: TrainConfig) -> str:
+    return (
+        f"memory ran out on {config.batch} clips a step in {config.accumulate} piece(s): add "
+        f"--accumulate {2 * config.accumulate}, which gives the same result in about half the "
+        "memory, or lower --batch."
+    )
+
+
+def _announce(
+    config: TrainConfig, sources: Sources, run: Path, progress: Progress, console: Console
+) -> None:
+    """Say what is about to happen, and what looks wrong."""
+    done = f", going on at step {progress.step}" if progress.step else ""
+    console.print(
+        f"training {config.preset} ({config.model.size}, {sources.train.name}, {sources.steps} "
+        f"steps of {config.batch} clips{done}) into {run}",
+        markup=False,
+        highlight=False,
+    )
+    if config.data == "rendered":
+        return
+    cities = sources.train.hierarchy.places["city"]
+    counts = np.bincount([entry.city_id for entry in sources.train.entries], minlength=len(cities))
+    empty = [cities[index].name for index in np.flatnonzero(counts == 0)]
+    if empty:
+        console.print(
+            f"warning: {len(empty)} of {len(cities)} cities have no clip to learn from, such as "
+            f"{', '.join(empty[:5])}: the model will never answer them. Add footage of them, or "
+            "take them out of the labels.",
+            markup=False,
+        )
+
+
+def _forget_lines(path: Path, step: int, world: World) -> None:
+    """Drop what was logged after the state that the run goes on from."""
+    if not world.is_first or not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = itertools.takewhile(lambda line: json.loads(line)["step"] <= step, lines)
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def _write_bad(path: Path, bad: dict[str, str]) -> None:
+    if not bad:
+        path.unlink(missing_ok=True)
+        return
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("sample", "reason"))
+        writer.writerows(bad.items())
+
+
+def _open_tensorboard(folder: Path) -> Any:  # noqa: ANN401
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as exc:
+        raise TrainError(
+            "writing events for TensorBoard: it is not installed. Install it with "
+            "`pip install tensorboard`, or leave out --tensorboard; metrics.jsonl has the same."
+        ) from exc
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _git_commit() -> str | None:
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or None
