@@ -11,30 +11,21 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import tarfile
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-from zlib import crc32
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from geotag.errors import OutputError
 from geotag.locks import OutputLock
-from train.data.dataset import BadSample, View
-from train.data.pictures import encode_picture
+from train.data.dataset import BadSample
+from train.data.packed_clips import FRAMES_OF_FOOTAGE, PackedClip, StoredFrames, make_clips
 from train.data.shard_index import (
     BLOCK_BYTES,
     INDEX,
-    LARGEST_HEAD_BYTES,
     PLACES,
     Index,
     PackedSplit,
@@ -51,23 +42,9 @@ from train.data.shard_index import (
 from train.errors import DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
-    from train.data.dataset import ClipDataset, Entry, Sample, Split
-
-FRAMES_OF_FOOTAGE = 32
-"""Stored of a clip where `all` has no meaning, because its source is video: as many again as a
-model of 16 frames takes, so that it can still shift them."""
-_AHEAD = 4
-"""Clips that wait for each process: its next ones, and those that are written later than made."""
-
-
-@runtime_checkable
-class StoredFrames(Protocol):
-    """A dataset whose clips are stored as frames, not as video."""
-
-    def count_frames(self, index: int) -> int:
-        """How many frames of a clip there are; 0 where that cannot be told."""
+    from train.data.dataset import ClipDataset, Entry, Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +57,6 @@ class PackReport:
     shards: int
     kept: int
     """Shards that an earlier run had finished."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _PackedClip:
-    """A clip as members of a tar, and what the index says of it."""
-
-    members: bytes
-    head_bytes: int
-    head_crc32: int
 
 
 def pack(
@@ -244,7 +212,7 @@ class _Job:
         """Write every shard that is not finished, in order."""
         missing = [number for number in range(self.shard_count) if self._finished(number) is None]
         indices = [index for number in missing for index in self._indices(number)]
-        clips = _make_clips(self.dataset, self.packing, indices, workers)
+        clips = make_clips(self.dataset, self.packing, indices, workers)
         try:
             for number in missing:
                 self._write_shard(number, clips, progress)
@@ -254,7 +222,7 @@ class _Job:
     def _write_shard(
         self,
         number: int,
-        clips: Iterator[_PackedClip | BadSample],
+        clips: Iterator[PackedClip | BadSample],
         progress: Callable[[int], None] | None,
     ) -> None:
         path = self.out / f"{self.split}-{number:06d}.tar"
@@ -335,110 +303,7 @@ def _fingerprint(dataset: ClipDataset, split: str, packing: Packing) -> str:
     return found.hexdigest()
 
 
-def _make_clips(
-    dataset: ClipDataset, packing: Packing, indices: Sequence[int], workers: int
-) -> Generator[_PackedClip | BadSample, None, None]:
-    """The clips of some indices in their order, made ahead by other processes if there are any."""
-    if workers < 1:
-        for index in indices:
-            yield _make_clip(dataset, packing, index)
-        return
-    # Forked processes would inherit threads of libraries in any state.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin_worker, (dataset, packing))
-    try:
-        waiting: deque[Any] = deque()
-        for index in indices:
-            waiting.append(pool.submit(_work, index))
-            if len(waiting) >= workers * _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as exc:
-        raise DatasetError(
-            f"packing {dataset.name}: a process that reads clips was ended, perhaps for want of "
-            "memory. What is finished is kept: run the same command again, with fewer --workers."
-        ) from exc
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_source: tuple[ClipDataset, Packing] | None = None
-"""Of a worker process, from its beginning to its end."""
-
-
-def _begin_worker(dataset: ClipDataset, packing: Packing) -> None:
-    global _source
-    _source = (dataset, packing)
-
-
-def _work(index: int) -> _PackedClip | BadSample:
-    assert _source is not None
-    return _make_clip(*_source, index)
-
-
-def _make_clip(dataset: ClipDataset, packing: Packing, index: int) -> _PackedClip | BadSample:
-    """Read a clip and put it into the members of a tar."""
-    frames = _frames_of(dataset, packing, index)
-    view = View(
-        frames=frames,
-        image_px=packing.image_px,
-        resize=packing.resize,
-        picking=packing.picking,
-        policy=packing.policy,
-        span_s=packing.span_s,
-        seed=packing.seed,
-    )
-    sample = dataset.read(index, view)
-    if isinstance(sample, BadSample):
-        return sample
-    return _members(dataset.entries[index], sample, index, packing.quality)
-
-
-def _frames_of(dataset: ClipDataset, packing: Packing, index: int) -> int:
-    """How many frames of a clip are stored: none twice where the source has fewer."""
-    if isinstance(dataset, StoredFrames):
-        count = max(1, dataset.count_frames(index))
-        return count if packing.frames is None else min(count, packing.frames)
-    return packing.frames or FRAMES_OF_FOOTAGE
-
-
-def _members(entry: Entry, sample: Sample, index: int, quality: int) -> _PackedClip | BadSample:
-    jpegs = [encode_picture(frame_HWC, quality) for frame_HWC in sample.clip_THWC]
-    labels = {
-        "name": entry.name,
-        "city_id": sample.city_id,
-        "group": entry.group,
-        "point_deg": sample.point_deg,
-        "scene": None if sample.scene_S is None else [_short(share) for share in sample.scene_S],
-        "scene_id": sample.scene_id,
-        "frame_bytes": [len(jpeg) for jpeg in jpegs],
-        "frame_crc32": [crc32(jpeg) for jpeg in jpegs],
-    }
-    head = json.dumps(labels).encode("ascii")
-    if len(head) > LARGEST_HEAD_BYTES:
-        return BadSample(name=entry.name, reason=f"its labels take {len(head)} bytes")
-    members = io.BytesIO()
-    members.write(_member(f"{index:08d}.json", head))
-    for number, jpeg in enumerate(jpegs):
-        members.write(_member(f"{index:08d}.{number:03d}.jpg", jpeg))
-    return _PackedClip(members=members.getvalue(), head_bytes=len(head), head_crc32=crc32(head))
-
-
-def _member(name: str, content: bytes) -> bytes:
-    """One member of a tar, without owner and time: the same content gives the same bytes."""
-    header = tarfile.TarInfo(name)
-    header.size, header.mode, header.mtime = len(content), 0o644, 0
-    padding = bytes(-len(content) % BLOCK_BYTES)
-    return header.tobuf(tarfile.USTAR_FORMAT) + content + padding
-
-
-def _short(share: np.float32) -> float:
-    """The shortest decimal that is read back as the same float32."""
-    return float(str(np.float32(share)))
-
-
-def _row(entry: Entry, shard: int, offset: int, clip: _PackedClip) -> Row:
+def _row(entry: Entry, shard: int, offset: int, clip: PackedClip) -> Row:
     return (
         entry.name,
         entry.city_id,
