@@ -134,7 +134,10 @@ def build_model(
         model.encoder.load_state_dict(encoder)
     elif config.model.warm_start and is_new:
         widen_weights(model.encoder)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the last digits of components depend on how many there are
         start_from_components(model, _first_clips(config, sources, model))
+        torch.set_num_threads(threads)
     return model
 
 

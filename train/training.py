@@ -160,6 +160,7 @@ class _Run:
                 is_pause = is_last or progress.step % LOG_EVERY == 0
                 if is_pause:
                     write(self.learner.report(progress.step))
+                if is_last or is_pause or self._is_scoring(progress.step):
                     progress = self._remember_bad(progress)
                 if is_last or self._is_scoring(progress.step):
                     progress = self._keep_best(progress)

@@ -1,0 +1,70 @@
+"""Where a published network lies on this machine: in a folder given, or fetched into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geotag.hub import Fetched, fetch
+from geotag.models import check_licence, downloads_folder, read_known
+from train.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def find_network(
+    source: str | Path,
+    *,
+    with_tokenizer: bool,
+    revision: str | None = None,
+    is_accepted: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Fetched:
+    """The folder of a network, fetched from the hub where it is not here yet.
+
+    Args:
+        source: a folder, a hub id (`owner/name`), or the name of a known model (`videomae-s`).
+        with_tokenizer: whether a folder without one is not whole.
+        revision: commit, branch or tag; None: the known one, or the newest.
+        is_accepted: fetch weights for non-commercial use alone, too.
+        tell: is told what is done.
+
+    Raises:
+        WeightsError: `source` is none of the three.
+        ConfigError, OutputError: it cannot be fetched; the text says what to do.
+    """
+    folder, given = Path(source).expanduser(), str(source)
+    if folder.is_dir():
+        return Fetched(folder=folder, revision=None)
+    models = read_known()
+    known = models.get(given) or next((one for one in models.values() if one.hub_id == given), None)
+    if known is None and (given.startswith((".", "/", "~")) or given.count("/") != 1):
+        raise WeightsError(
+            f"looking for the network {given}: there is no such folder, and a hub id is "
+            f"OWNER/NAME. Give a folder with config.json and the weights, a hub id, or one of "
+            f"{', '.join(models)}."
+        )
+    if known is None:
+        return fetch(
+            given,
+            downloads_folder(given),
+            revision=revision,
+            with_tokenizer=with_tokenizer,
+            is_accepted=is_accepted,
+            tell=tell,
+        )
+    check_licence(known, is_accepted=is_accepted)
+    is_usual = revision in (None, known.revision)
+    # A name that moves: what is here already will do, without a network.
+    is_moving = is_usual and known.revision == "main"
+    revision = None if is_moving else revision or known.revision
+    return fetch(
+        known.hub_id,
+        downloads_folder(known.name if is_usual else known.hub_id),
+        revision=revision,
+        sha256=known.digests if is_usual else None,
+        with_tokenizer=with_tokenizer,
+        is_accepted=is_accepted,
+        tell=tell,
+    )
