@@ -118,21 +118,16 @@ def read_labels_list(path: Path, folders: Iterable[str]) -> CityTree:
 
 
 def count_listed(path: Path) -> int:
-    """How many cities a `labels_list.csv` has.
+    """How many lines a `labels_list.csv` has, whatever is in them.
 
     Raises:
         DatasetError: it cannot be read.
     """
-    return len(_read_list(path).rows)
+    return sum(1 for line in _read_bytes(path).splitlines() if line.strip())
 
 
 def _read_list(path: Path) -> Sheet:
-    try:
-        content = path.read_bytes()
-    except OSError as exc:
-        raise DatasetError(
-            f"reading {str(path)!r}: {exc.strerror or exc}; give a CSV file that you may read"
-        ) from exc
+    content = _read_bytes(path)
     sheet = parse_sheet(content)
     if any("no column city" in finding.text for finding in sheet.findings):
         sheet = parse_sheet(",".join(LIST_COLUMNS).encode() + b"\n" + content)
@@ -152,6 +147,15 @@ def _read_list(path: Path) -> Sheet:
         for row in sheet.rows
     ]
     return replace(sheet, rows=tuple(spaced))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise DatasetError(
+            f"reading {str(path)!r}: {exc.strerror or exc}; give a CSV file that you may read"
+        ) from exc
 
 
 def _lines_by_folder(sheet: Sheet, folders: set[str], path: Path) -> dict[int, str]:

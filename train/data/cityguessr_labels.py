@@ -53,6 +53,8 @@ class LabelFile:
     ids_NL: NDArray[np.int32] | None
     scenes_NS: NDArray[np.float32] | None
     """As written: not renormalised, not checked."""
+    width: int
+    """Number of columns."""
     texts: dict[str, NDArray[np.float32]]
     """[512] by folder of the city; empty where the file has none."""
 
@@ -259,6 +261,7 @@ def _finish(columns: _Columns, width: int, path: Path) -> LabelFile:
     has_scenes = width == _WIDTHS[-1]
     return LabelFile(
         path=path,
+        width=width,
         names=tuple(columns.names),
         cities=tuple(columns.cities),
         rows=np.array(columns.rows, dtype=np.int32),

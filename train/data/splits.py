@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from train.data.dataset import Entry
-
-Splitting = Literal["official", "blocks", "drives", "spatial"]
-"""official: as a dataset was published; blocks: the last clips of each city are held out; drives:
-whole drives, sequences or source videos are; spatial: whole areas are."""
 
 TEST_SHARE = 0.2
 """Source: CityGuessr68k is split 80:20; MSLS is by us."""
