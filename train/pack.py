@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 EXIT_UNUSABLE, EXIT_BAD_CLIPS = 2, 3
 """As `geotag scan`: a usage or dataset error; finished, but some clips could not be packed."""
 MOST_BAD_TOLD = 10
+BESIDE = ("text_table.safetensors", "scenes.safetensors")
+"""Files of a dataset that belong to its clips by their names, so that they fit packed ones too."""
 
 app = typer.Typer(add_completion=False)
 
@@ -110,7 +112,12 @@ def main(
             clips,
         )
         reports = pack_all(
-            opened, out, packing, usable_cores() if workers is None else workers, console
+            opened,
+            out,
+            packing,
+            workers=usable_cores() if workers is None else workers,
+            beside=find_beside(spec),
+            console=console,
         )
     except DatasetError as exc:
         console.print(f"error: {exc}", markup=False)
@@ -121,7 +128,13 @@ def main(
 
 
 def pack_all(
-    opened: dict[Split, ClipDataset], out: Path, packing: Packing, workers: int, console: Console
+    opened: dict[Split, ClipDataset],
+    out: Path,
+    packing: Packing,
+    *,
+    workers: int,
+    beside: Sequence[Path] = (),
+    console: Console,
 ) -> dict[Split, PackReport]:
     """Pack several splits, with progress on a terminal.
 
@@ -140,9 +153,24 @@ def pack_all(
         for split, dataset in opened.items():
             task = progress.add_task(split, total=len(dataset.entries))
             reports[split] = pack(
-                dataset, out, split, packing, workers=workers, progress=_advance(progress, task)
+                dataset,
+                out,
+                split,
+                packing,
+                workers=workers,
+                beside=beside,
+                progress=_advance(progress, task),
             )
     return reports
+
+
+def find_beside(spec: str) -> tuple[Path, ...]:
+    """Tables of texts and scenes that lie beside a dataset, where training looks for them."""
+    _, _, path = spec.partition(":")
+    if not path:
+        return ()
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    return tuple(folder / name for name in BESIDE if (folder / name).is_file())
 
 
 def _advance(progress: Progress, task: object) -> Callable[[int], None]:

@@ -42,7 +42,7 @@ from train.data.shard_index import (
 from train.errors import DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from train.data.dataset import ClipDataset, Entry, Split
 
@@ -66,7 +66,7 @@ def pack(
     packing: Packing | None = None,
     *,
     workers: int = 0,
-    text_table: Path | None = None,
+    beside: Sequence[Path] = (),
     progress: Callable[[int], None] | None = None,
 ) -> PackReport:
     """Pack one split of a dataset into a folder; other splits of it stay as they are.
@@ -80,7 +80,7 @@ def pack(
         split: what the clips are packed as.
         packing: how they are read and stored; None is the usual way.
         workers: processes that read; 0 reads in this one.
-        text_table: a file that belongs to the dataset, kept beside the shards.
+        beside: files that belong to the dataset, copied along.
         progress: told how many clips more are done: packed, bad, or there already.
 
     Raises:
@@ -94,7 +94,7 @@ def pack(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out):
-            return job.run(workers, text_table, progress)
+            return job.run(workers, beside, progress)
     except OSError as exc:
         raise DatasetError(
             f"packing {dataset.name} into {out}: {exc}. What is finished is kept: make room or "
@@ -126,10 +126,10 @@ class _Job:
         self.shard_count = -(-len(dataset.entries) // packing.clips_per_shard)
 
     def run(
-        self, workers: int, text_table: Path | None, progress: Callable[[int], None] | None
+        self, workers: int, beside: Sequence[Path], progress: Callable[[int], None] | None
     ) -> PackReport:
         """Write what is missing, then the index."""
-        index = self._begin_index(text_table)
+        index = self._begin_index(beside)
         done = index.splits.get(self.split)
         if (
             done is not None
@@ -148,24 +148,23 @@ class _Job:
         shutil.rmtree(self.records)
         return _report(packed, kept=len(kept))
 
-    def _begin_index(self, text_table: Path | None) -> Index:
+    def _begin_index(self, beside: Sequence[Path]) -> Index:
         """The index of the folder as it is, or a new one; writes what lies beside the shards."""
         places = self.dataset.places_csv.encode("utf-8")
-        table = None if text_table is None else _stored(text_table.name, text_table.read_bytes())
+        contents = {path.name: path.read_bytes() for path in beside}
         wanted = Index(
             packing=self.packing,
             places=_stored(PLACES, places),
             scene_labels=tuple(getattr(self.dataset, "scene_labels", ())),
-            text_table=table,
+            beside=tuple(_stored(*item) for item in sorted(contents.items())),
             splits={},
         )
         if (self.out / INDEX).exists():
             index = read_index(self.out)
             self._check_same(index, wanted)
             return index
-        write_aside(self.out / PLACES, places)
-        if text_table is not None:
-            write_aside(self.out / text_table.name, text_table.read_bytes())
+        for name, content in {**contents, PLACES: places}.items():
+            write_aside(self.out / name, content)
         write_aside(self.out / INDEX, write_index(wanted).encode("utf-8"))
         return wanted
 
@@ -174,12 +173,12 @@ class _Job:
         differ = [
             f"{key} {there[key]!r} and not {asked[key]!r}"
             for key in asked
-            if there[key] != (asked[key])
+            if there[key] != asked[key]
         ]
         if index.places != wanted.places:
             differ.append("another class tree")
-        if index.text_table != wanted.text_table:
-            differ.append("another table of texts")
+        if index.beside != wanted.beside:
+            differ.append("other files beside the clips")
         if differ:
             raise DatasetError(
                 f"packing {self.dataset.name} into {self.out}: the folder holds clips that were "

@@ -2,7 +2,7 @@
 
     clips/
       index.json            this
-      places.csv            the class tree
+      places.csv            the class tree; perhaps other files that belong to the dataset
       train-000000.tar      clips of one split, in WebDataset's format: per clip
         00000000.json         labels, and size and checksum of each frame
         00000000.000.jpg      its frames, in order
@@ -119,7 +119,8 @@ class Index:
     packing: Packing
     places: StoredFile
     scene_labels: tuple[str, ...] = ()
-    text_table: StoredFile | None = None
+    beside: tuple[StoredFile, ...] = ()
+    """Other files of the dataset that were copied along, such as its table of texts."""
     splits: dict[str, PackedSplit]
 
 
@@ -130,7 +131,7 @@ def write_index(index: Index) -> str:
         "packing": asdict(index.packing),
         "places": asdict(index.places),
         "scene_labels": list(index.scene_labels),
-        "text_table": None if index.text_table is None else asdict(index.text_table),
+        "beside": [asdict(stored) for stored in index.beside],
     }
     pieces = [json.dumps(head, indent=1)[:-2], ',\n "splits": {']
     for number, (split, packed) in enumerate(sorted(index.splits.items())):
@@ -170,8 +171,6 @@ def read_index(folder: Path) -> Index:
                 f"reads {SCHEMA}. Pack the clips again, or use the version that packed them."
             )
         return _parse(record)
-    except DatasetError:
-        raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as exc:
         raise DatasetError(
             f"reading packed clips: {path} is damaged ({type(exc).__name__}: {exc}). Pack the "
@@ -210,12 +209,19 @@ def _parse(record: dict[str, Any]) -> Index:
         if split in get_args(Split)
     }
     return Index(
-        packing=Packing(**record["packing"]),
+        packing=_parse_packing(record["packing"]),
         places=parse_file(record["places"]),
         scene_labels=tuple(_text(label) for label in record["scene_labels"]),
-        text_table=None if record["text_table"] is None else parse_file(record["text_table"]),
+        beside=tuple(parse_file(stored) for stored in record["beside"]),
         splits=splits,
     )
+
+
+def _parse_packing(record: dict[str, Any]) -> Packing:
+    try:
+        return Packing(**record)
+    except DatasetError as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def _parse_split(packed: dict[str, Any]) -> PackedSplit:

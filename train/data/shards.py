@@ -72,6 +72,8 @@ def open_shards(path: Path, split: Split, *, verify: bool = False) -> ShardedCli
         )
     except (BundleError, csv.Error) as exc:
         raise DatasetError(f"reading packed clips: {exc}") from exc
+    for stored in index.beside if verify else ():
+        _read_beside(path, stored)
     for shard in packed.shards:
         _check_shard(path / shard.file, shard, verify=verify)
     _check_cities(path, packed, hierarchy.size("city"))
@@ -103,8 +105,6 @@ class ShardedClips:
         """Names of the scene groups; empty where the source has none."""
         self.bad = packed.bad
         """Name and reason of each clip of the source that could not be packed."""
-        self.text_table_path = None if index.text_table is None else folder / index.text_table.file
-        """Table of the cities' texts that was packed along; None where there was none."""
 
     @property
     def name(self) -> str:
