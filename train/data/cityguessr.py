@@ -92,6 +92,14 @@ class CityGuessrClips:
         """
         return self.texts
 
+    def count_frames(self, index: int) -> int:
+        """How many frames of a clip are stored; 0 where they cannot be listed."""
+        folder = Path(self.folders[self.folder_ids[index]]) / self.entries[index].name
+        try:
+            return len(list_frames(folder))
+        except PictureError:
+            return 0
+
     def read(self, index: int, view: View) -> Sample | BadSample:
         """Read one clip; see `ClipDataset`.
 

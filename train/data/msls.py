@@ -72,6 +72,10 @@ class MslsClips:
     points_deg: NDArray[np.float64]
     """lat_deg and lon_deg, NaN where nobody measured, [F, 2]."""
 
+    def count_frames(self, index: int) -> int:
+        """How many images a clip has."""
+        return int(self.starts[index + 1] - self.starts[index])
+
     def read(self, index: int, view: View) -> Sample | BadSample:
         """Read one clip; see `ClipDataset`.
 
