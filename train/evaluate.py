@@ -35,12 +35,13 @@ from train.evaluation_sets import RENDERED, Task, dataset_task, rendered_task
 from train.evaluation_tables import show_evaluation
 from train.plots import draw_plots, need_matplotlib
 from train.report import MODES
-from train.scorers import BundleScorer, CheckpointScorer, open_model
+from train.scorers import BundleScorer, CheckpointScorer, open_model, seen_stills
 
 if TYPE_CHECKING:
     from train.data.dataset import ClipDataset
     from train.data.sources import Splitting
     from train.models.geolocator import Geolocator
+    from train.stills import Looks
 
 TABLE_COLUMNS = 100
 """Width of the printed tables, also where the output is a file."""
@@ -156,6 +157,7 @@ def evaluate_run(
     console: Console,
     command: str,
     plan: Plan | None = None,
+    still: Looks | None = None,
 ) -> dict[str, Any]:
     """Calibrate on validation clips, count on test clips.  -> what evaluation.json holds.
 
@@ -166,6 +168,7 @@ def evaluate_run(
         console: where progress is shown.
         command: what a reader types to get these numbers.
         plan: how clips are looked at; None for one clip each, its frames picked as in training.
+        still: of a model of single pictures: the frame it is shown, if not as it was trained.
 
     Raises:
         DatasetError: the data set cannot be used.
@@ -178,7 +181,14 @@ def evaluate_run(
         hierarchy = open_dataset(
             config.data, "train", sampling=config.sampling, splitting=config.splitting
         ).hierarchy
-    scorer = CheckpointScorer(model, hierarchy, label=config.preset, resize=config.input.resize)
+    shown = seen_stills(asdict(config.model))
+    scorer = CheckpointScorer(
+        model,
+        hierarchy,
+        label=config.preset,
+        resize=config.input.resize,
+        **(shown | {"still": still} if still else shown),
+    )
     opened = _Opened(
         candidate=Candidate(scorer=scorer),
         is_bundle=False,

@@ -6,7 +6,7 @@ Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K classes of a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -18,14 +18,17 @@ from train.checkpoint import FACTS, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
 from train.models.heads import HEADS
+from train.models.videomae import SIZES
+from train.stills import draw_stills, take_stills
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
     from train.models.geolocator import Geolocator
+    from train.stills import Looks
 
 
 class Scorer(Protocol):
@@ -51,9 +54,24 @@ class CheckpointScorer:
     """A network in torch, on whatever device its weights are on."""
 
     def __init__(
-        self, model: Geolocator, hierarchy: Hierarchy, *, label: str, resize: Resize = "squash"
+        self,
+        model: Geolocator,
+        hierarchy: Hierarchy,
+        *,
+        label: str,
+        resize: Resize = "squash",
+        still: Looks | None = None,
+        frames: int | None = None,
     ) -> None:
         """Wrap a network; it is put into evaluation mode.
+
+        Args:
+            model: the network.
+            hierarchy: the class tree of its scores.
+            label: what records call it.
+            resize: how a picture is fitted.
+            still: for a network of single pictures: which frame of a clip it is shown.
+            frames: of the clips that the frame is chosen from; None for as many as it takes.
 
         Raises:
             TrainError: the tree has other numbers of classes than the network.
@@ -69,16 +87,33 @@ class CheckpointScorer:
         self.hierarchy = hierarchy
         self.label = label
         config = model.config
-        self.clip_shape: tuple[int, int, Resize] = (config.frames, config.image_px, resize)
+        self._still = still
+        self._drawn = torch.Generator().manual_seed(0)
+        self.clip_shape: tuple[int, int, Resize] = (
+            frames or config.frames,
+            config.image_px,
+            resize,
+        )
 
     def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Logits of every head that was trained; the feature is left out."""
+        clips = torch.from_numpy(clips_NTHWC)
+        count, frames = clips.shape[:2]
+        if self._still == "every":
+            found = self._score(clips.flatten(0, 1)[:, None])
+            return {
+                name: values.log_softmax(1).unflatten(0, (count, frames)).mean(1).numpy()
+                for name, values in found.items()
+            }
+        if self._still is not None:
+            clips = take_stills(clips, draw_stills(count, frames, self._still, self._drawn))
+        return {name: values.numpy() for name, values in self._score(clips).items()}
+
+    def _score(self, clips_NTHWC: torch.Tensor) -> dict[str, torch.Tensor]:
         device = next(self._model.parameters()).device
         with torch.inference_mode():
-            outputs = self._model(torch.from_numpy(clips_NTHWC).to(device))
-        return {
-            name: values.float().cpu().numpy() for name, values in outputs.items() if name in HEADS
-        }
+            outputs = self._model(clips_NTHWC.to(device))
+        return {name: values.float().cpu() for name, values in outputs.items() if name in HEADS}
 
 
 class BundleScorer:
@@ -114,6 +149,17 @@ class BundleScorer:
         return {name: outputs[name] for name in wanted}
 
 
+def seen_stills(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a scorer is told of the frames that a network is shown, by its recipe.
+
+    Args:
+        model: fields of `train.config.ModelConfig`.
+    """
+    if model.get("still", "none") == "none":
+        return {}
+    return {"still": model["still"], "frames": SIZES[model["size"]].frames}
+
+
 def open_model(folder: Path) -> tuple[CheckpointScorer, dict[str, Any]] | BundleScorer:
     """Open whatever model a folder holds: a run folder, with its `checkpoint.json`, or a bundle.
 
@@ -125,11 +171,13 @@ def open_model(folder: Path) -> tuple[CheckpointScorer, dict[str, Any]] | Bundle
         return BundleScorer(read_bundle(folder), threads=usable_cores())
     if (folder / FACTS).is_file():
         model, record = load_checkpoint(folder)
+        facts = record["training"]
         scorer = CheckpointScorer(
             model,
             read_hierarchy(folder / PLACES),
             label=folder.resolve().name,
-            resize=record["training"].get("input", {}).get("resize", "squash"),
+            resize=facts.get("input", {}).get("resize", "squash"),
+            **seen_stills(facts.get("model", {})),
         )
         return scorer, record
     raise TrainError(

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from train.data.clips import RenderedClips
+from train.data.dataset import SamplingRange
 from train.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from train.config import SamplingRange
     from train.data.dataset import ClipDataset, Split
 
 Splitting = Literal["official", "blocks", "drives"]
@@ -24,7 +24,7 @@ def open_dataset(
     spec: str,
     split: Split,
     *,
-    sampling: SamplingRange,
+    sampling: SamplingRange | None = None,
     splitting: Splitting = "official",
     clips: int | None = None,
     seed: int = 0,
@@ -34,7 +34,7 @@ def open_dataset(
     Args:
         spec: `rendered`, or `KIND:PATH` with a kind of SOURCES.
         split: which part.
-        sampling: the clips drawn from footage with real time.
+        sampling: the clips drawn from footage with real time; None for what is usual.
         splitting: who decides what belongs to which split.
         clips: of the rendered world: how many.
         seed: of the rendered world: other drives.
@@ -42,6 +42,7 @@ def open_dataset(
     Raises:
         DatasetError: an unknown kind, no such path, or an unusable dataset.
     """
+    sampling = sampling or SamplingRange()
     kind, _, path = spec.partition(":")
     if kind == "rendered" and not path:
         count = RENDERED_CLIPS if clips is None else clips
