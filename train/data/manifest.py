@@ -294,9 +294,10 @@ class _Decoding:
 
     def open_video(self, video: Video) -> RemoteReader:
         """Open a video, in a fresh process if this one has none yet."""
-        if not self._running or self._running[0].pid != os.getpid():
-            self._running[:] = [_Running(os.getpid(), DecodeProcess())]
-        return self._running[0].decoder.open_video(video, decode_threads=1)
+        if not self._running or self._running[-1].pid != os.getpid():
+            # That of the parent is kept, for letting go of it here would close its pipes.
+            self._running.append(_Running(os.getpid(), DecodeProcess()))
+        return self._running[-1].decoder.open_video(video, decode_threads=1)
 
     def close(self) -> None:
         """End the process, if there is one."""
