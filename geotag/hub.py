@@ -80,7 +80,7 @@ def fetch(
         OutputError: the folder cannot be written.
     """
     commit = _commit_of(folder)
-    if _is_whole(folder, with_tokenizer=with_tokenizer) and (
+    if is_whole(folder, with_tokenizer=with_tokenizer) and (
         commit is None or revision in (None, commit)
     ):
         tell(f"taking the files that lie in {folder}")
@@ -211,7 +211,7 @@ def _commit_of(folder: Path) -> str | None:
         return None
 
 
-def _is_whole(folder: Path, *, with_tokenizer: bool) -> bool:
+def is_whole(folder: Path, *, with_tokenizer: bool) -> bool:
     """Whether a folder holds configuration, weights and tokenizer, and no part of a file."""
     needed = [
         ("config.json",),
@@ -233,7 +233,7 @@ def _kept(hub_id: str, revision: str | None, *, with_tokenizer: bool) -> Path | 
     if not isinstance(found, str):
         return None
     folder = Path(found).parent
-    return folder if _is_whole(folder, with_tokenizer=with_tokenizer) else None
+    return folder if is_whole(folder, with_tokenizer=with_tokenizer) else None
 
 
 def _is_offline(exc: Exception) -> bool:

@@ -18,3 +18,19 @@ PROBABILITY = 1e-9
 """A probability, float64, between `geotag.places.hierarchy` and the textbook formula.
 
 Source: sums of a few hundred numbers of at most 1 at 2e-16 each."""
+
+FP64_LOGIT = 1e-10
+"""A logit, float64, between our network and `tests.reference`.
+
+Source: measured 3e-14 on logits up to 30; the rest is room for other processors."""
+
+FP64_LOSS = 1e-12
+"""A loss, float64, between ours and `tests.reference`.
+
+Source: measured 4e-15; sums of a few hundred numbers of at most 10 at 2e-16 each."""
+
+FP64_DERIVATIVE = 1e-6
+"""A derivative of a loss along a direction of length 1, float64, between torch and differences.
+
+Source: central differences with a step of 1e-6 of losses near 10 have an error of 1e-9 from
+rounding; measured 5e-8 on derivatives up to 10."""

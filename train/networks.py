@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geotag.hub import Fetched, fetch
+from geotag.hub import Fetched, fetch, is_whole
 from geotag.models import check_licence, downloads_folder, read_known
 from train.errors import WeightsError
 
@@ -27,7 +27,8 @@ def find_network(
         source: a folder, a hub id (`owner/name`), or the name of a known model (`videomae-s`).
         with_tokenizer: whether a folder without one is not whole.
         revision: commit, branch or tag; None: the known one, or the newest.
-        is_accepted: fetch weights for non-commercial use alone, too.
+        is_accepted: fetch weights for non-commercial use alone, too; those that are here already,
+            fetched by consent or brought by hand, are not asked about again.
         tell: is told what is done.
 
     Raises:
@@ -45,25 +46,22 @@ def find_network(
             f"OWNER/NAME. Give a folder with config.json and the weights, a hub id, or one of "
             f"{', '.join(models)}."
         )
-    if known is None:
-        return fetch(
-            given,
-            downloads_folder(given),
-            revision=revision,
-            with_tokenizer=with_tokenizer,
-            is_accepted=is_accepted,
-            tell=tell,
-        )
-    check_licence(known, is_accepted=is_accepted)
-    is_usual = revision in (None, known.revision)
-    # A name that moves: what is here already will do, without a network.
-    is_moving = is_usual and known.revision == "main"
-    revision = None if is_moving else revision or known.revision
+    digests = None
+    target = downloads_folder(given)
+    if known is not None:
+        is_usual = revision in (None, known.revision)
+        target = downloads_folder(known.name if is_usual else known.hub_id)
+        digests = known.digests if is_usual else None
+        # A name that moves: what is here already will do, without a network.
+        is_moving = is_usual and known.revision == "main"
+        revision = None if is_moving else revision or known.revision
+        if not is_whole(target, with_tokenizer=with_tokenizer):
+            check_licence(known, is_accepted=is_accepted)
     return fetch(
-        known.hub_id,
-        downloads_folder(known.name if is_usual else known.hub_id),
+        given if known is None else known.hub_id,
+        target,
         revision=revision,
-        sha256=known.digests if is_usual else None,
+        sha256=digests,
         with_tokenizer=with_tokenizer,
         is_accepted=is_accepted,
         tell=tell,

@@ -72,11 +72,10 @@ def split_groups(entries: Sequence[Entry], split: Split) -> list[int]:
 def split_blocks(entries: Sequence[Entry], split: Split) -> list[int]:
     """The last clips of each city are test, those before them val, with a gap at either edge.
 
-    Clips of one source video lie next to each other, so that a block shares at most one video with
-    the next, and the gap, which is in no split, takes most of that one out. Per city of n clips:
-    round(0.2 n) are test and a tenth of the rest val, then a gap of min(10, 0.02 n) clips, rounded
-    up, lies before each of both blocks. Where that would leave no clip to learn from (under four
-    clips) all are learned from.
+    Clips of one source video are likely to follow each other, so that two blocks next to each other
+    share one video at most, and the gap, which is in no split, takes a part of that out. Of n clips
+    of a city, round(0.2 n) are test and a tenth of the rest val, and before each of both lies a gap
+    of min(10, 0.02 n) clips, rounded up. Of one or two clips all are learned from.
 
     Args:
         entries: those of a city in the order in which they were cut from their videos.
@@ -157,8 +156,6 @@ def _block(clips: int, split: Split) -> tuple[int, int]:
     val_to = test_from - gap if test else clips
     val_from = val_to - val
     train_to = val_from - gap if val else val_to
-    if train_to < 1:
-        return (0, clips) if split == "train" else (clips, clips)
     return {"train": (0, train_to), "val": (val_from, val_to), "test": (test_from, clips)}[split]
 
 

@@ -18,7 +18,7 @@ from train.build import open_sources
 from train.config import TrainConfig, load_preset
 from train.data.clips import rendered_hierarchy, rendered_places_csv
 from train.data.dataset import BadSample, Entry, Sample, View
-from train.data.sources import SOURCES
+from train.data.sources import SOURCES, Source
 from train.errors import TrainError
 from train.fit import new_run_folder
 from train.loop import Learner
@@ -92,7 +92,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def footage(monkeypatch: pytest.MonkeyPatch) -> dict[str, Footage]:
     """Opened as `noise:.`: the parts of a dataset, to be exchanged by a test."""
     parts = {split: Footage() for split in ("train", "val", "test")}
-    monkeypatch.setitem(SOURCES, "noise", lambda path, split, *_: parts[split])
+    monkeypatch.setitem(SOURCES, "noise", Source(open=lambda request: parts[request.split]))
     return parts
 
 
@@ -111,12 +111,12 @@ def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
         patch.setattr(Learner, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit(recipe(), tmp_path / "halves")
-    assert load_state(tmp_path / "halves")[1].step == 4
-    config, _, _ = load_state(tmp_path / "halves")
+    assert load_state(tmp_path / "halves").progress.step == 4
+    config = load_state(tmp_path / "halves").config
     assert "going on at step 4" in fit(config, tmp_path / "halves")
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(weights(tmp_path / "halves")[name], value), name
-    states = [load_state(tmp_path / run)[2] for run in ("whole", "halves")]
+    states = [load_state(tmp_path / run).read_tensors() for run in ("whole", "halves")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
@@ -128,7 +128,7 @@ def test_the_best_weights_are_kept_and_the_last_ones_to_go_on_from(
     facts = json.loads((tmp_path / "checkpoint.json").read_text())["training"]
     assert facts["selected_on"] == "noise"
     assert 0 <= facts["selected_city_top1"] <= 1
-    _, progress, _ = load_state(tmp_path)
+    progress = load_state(tmp_path).progress
     assert progress.step == 4
     assert progress.best_step == facts["step"]
 

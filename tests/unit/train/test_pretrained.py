@@ -444,12 +444,11 @@ def test_a_network_of_the_hub_is_fetched_once_and_its_licence_asked_for(
         assert len(hub.asked) == asked
 
 
-def test_a_known_encoder_brought_by_hand_is_found_by_its_name() -> None:
-    model = reference(SIZES["tiny"])
-    folder = write_folder(downloads_folder("videomae-s"), model)
-    (folder / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+def test_a_known_encoder_is_asked_about_once_and_then_found_by_its_name() -> None:
     with pytest.raises(ConfigError, match="CC-BY-NC"):
         load_pretrained("videomae-s")
+    folder = write_folder(downloads_folder("videomae-s"), reference(SIZES["tiny"]))
+    (folder / "preprocessor_config.json").write_text("{}", encoding="utf-8")
     for source in ("videomae-s", "MCG-NJU/videomae-small-finetuned-kinetics"):
-        config, _, report = load_pretrained(source, is_accepted=True)
+        config, _, report = load_pretrained(source)
         assert (config, report.source) == (SIZES["tiny"], source)
