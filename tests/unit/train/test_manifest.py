@@ -20,9 +20,8 @@ from geotag.label import COLUMNS as LABEL_COLUMNS
 from geotag.places.gazetteer import read_gazetteer
 from geotag.types import Video
 from tests.media import read_index, write_video
-from train.config import SamplingRange
-from train.data.dataset import Augmentation, BadSample, Sample, View
-from train.data.manifest import USUAL_SAMPLING, ManifestClips, draw_clip, open_manifest
+from train.data.dataset import Augmentation, BadSample, Sample, SamplingRange, View
+from train.data.manifest import ManifestClips, draw_clip, open_manifest
 from train.data.manifest_rows import COLUMNS, read_rows
 from train.data.packing import pack
 from train.data.shard_index import Packing
@@ -118,6 +117,7 @@ def test_rows_become_samples_with_their_places_points_and_drives(
         assert [entry.name for entry in dataset.entries] == ["cam/a.mp4@0", "cam/a.mp4@10"]
         assert [entry.group for entry in dataset.entries] == ["d1", "d2"]
         assert dataset.left_out == 1
+        assert dataset.notes == ("1 rows name no city and are left out",)
         assert dataset.name == "labels.csv train"
         cities = dataset.hierarchy.places["city"]
         assert [place.name for place in cities] == ["Munich", "Singapore"]
@@ -188,7 +188,7 @@ def test_a_clip_has_the_very_frames_that_a_scan_takes(
     path = _write(tmp_path / "labels.csv", {"start_s": "5", "end_s": "25"})
     span_s = 2.5 if policy == "dense" else 12.0
     view = View(frames=8, image_px=64, policy=policy, span_s=span_s)  # type: ignore[arg-type]
-    window, sampling = draw_clip(5.0, 25.0, view, 0, USUAL_SAMPLING)
+    window, sampling = draw_clip(5.0, 25.0, view, 0, SamplingRange())
     video = footage / "cam" / "a.mp4"
     found = Video(path=video, name="", video_id="", size_bytes=video.stat().st_size)
     with open_video(found) as reader:
