@@ -15,9 +15,10 @@ from train.data.clips import class_counts, rendered_hierarchy, rendered_places_c
 from train.evaluate import app
 from train.export import export_bundle
 from train.models.geolocator import Geolocator
-from train.models.videomae import SIZES
+from train.models.videomae import VideoMAEConfig
 
 DEMO = Path(__file__).parents[3] / "geotag/demo_bundle"
+CONFIG = VideoMAEConfig(frames=4, image_px=32, width=24, depth=2, heads=3, mlp_width=40)
 MODES = ("without", "independent", "codependent", "trace_only", "marginal")
 
 
@@ -37,7 +38,7 @@ def read(folder: Path) -> dict[str, Any]:
 def run(tmp_path: Path) -> Path:
     """A run of the rendered world that has learned nothing."""
     torch.manual_seed(0)
-    model = Geolocator(SIZES["tiny"], class_counts(rendered_hierarchy()))
+    model = Geolocator(CONFIG, class_counts(rendered_hierarchy()))
     facts = asdict(load_preset("demo", val_clips=4, test_clips=3))
     save_checkpoint(tmp_path / "run", model, places_csv=rendered_places_csv(), facts=facts)
     return tmp_path / "run"
