@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
+Counts = NDArray[np.float64]
+"""How often each clip was drawn: whole numbers, as floats because sums of products are quicker."""
 Statistic = Callable[[Counts], Floats]
 """Counts [B, N] to one value for each row [B]; NaN where nothing that counts was drawn."""
 
@@ -30,8 +31,8 @@ REPEATS = 1000
 PERCENTILES = (2.5, 97.5)
 BINS = 15
 """Bins of the calibration error.  Source: Guo et al., ICML 2017."""
-_BLOCK_CELLS = 2_000_000
-"""Cells of counts that are worked on at a time: 16 MB."""
+_BLOCK_CELLS = 100_000
+"""Cells of counts that are worked on at a time: 0.8 MB, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,25 +91,35 @@ def draw_counts(
 
 def value_of(statistic: Statistic, count: int) -> float:
     """The number itself: every clip once."""
-    return float(statistic(np.ones((1, count), np.int64))[0])
+    return float(statistic(np.ones((1, count)))[0])
 
 
 def estimate(statistic: Statistic, counts_BN: NDArray[np.uint16]) -> Estimate:
-    """The number, and the percentiles of its replicates.
+    """The number, and the percentiles of its replicates; see `estimate_all`."""
+    return estimate_all({"": statistic}, counts_BN)[""]
 
-    The interval is widened to hold the number where all replicates lie to one side of it, as they
+
+def estimate_all(
+    statistics: Mapping[str, Statistic], counts_BN: NDArray[np.uint16]
+) -> dict[str, Estimate]:
+    """Numbers, each with the percentiles of its replicates.
+
+    An interval is widened to hold its number where all replicates lie to one side of it, as they
     may for the calibration error: drawing again adds noise, and noise adds calibration error.
     Replicates without a clip that counts are left out.
 
     Source: percentile interval, Efron and Tibshirani 1993, section 13.3.
     """
-    value = value_of(statistic, counts_BN.shape[1])
-    replicates = _replicates(statistic, counts_BN)
-    replicates = replicates[np.isfinite(replicates)]
-    if np.isnan(value) or not len(replicates):
-        return Estimate(value=value, low=value, high=value)
-    low, high = np.percentile(replicates, PERCENTILES)
-    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
+    replicates: dict[str, list[Floats]] = {name: [] for name in statistics}
+    rows = max(1, _BLOCK_CELLS // max(counts_BN.shape[1], 1))
+    for start in range(0, len(counts_BN), rows):
+        block_BN = counts_BN[start : start + rows].astype(np.float64)
+        for name, statistic in statistics.items():
+            replicates[name].append(statistic(block_BN))
+    return {
+        name: _interval(value_of(statistic, counts_BN.shape[1]), replicates[name])
+        for name, statistic in statistics.items()
+    }
 
 
 def paired_difference(
@@ -124,11 +135,11 @@ def paired_difference(
 
 def mean_of(values_N: NDArray[Any], counted_N: NDArray[np.bool_] | None = None) -> Statistic:
     """Mean of a value over the clips that count; of claims, their share."""
-    values, keep = _kept(values_N, counted_N)
+    counted = np.ones(len(values_N)) if counted_N is None else counted_N.astype(np.float64)
+    values = np.where(counted > 0, values_N, 0).astype(np.float64)
 
     def statistic(counts_BN: Counts) -> Floats:
-        kept_BN = counts_BN[:, keep]
-        return _ratio(kept_BN @ values, kept_BN.sum(axis=1))
+        return _ratio(counts_BN @ values, counts_BN @ counted)
 
     return statistic
 
@@ -163,12 +174,13 @@ def class_mean_of(
     Classes that were not drawn are left out.
     """
     values, keep = _kept(values_N, counted_N)
-    classes = classes_N[keep]
+    order, starts = _runs(classes_N[keep])
+    values, keep = values[order], keep[order]
 
     def statistic(counts_BN: Counts) -> Floats:
         kept_BN = counts_BN[:, keep]
-        totals_BG = _sums_by(kept_BN, classes)
-        means_BG = _ratio(_sums_by(kept_BN * values, classes), totals_BG)
+        totals_BG = _sums(kept_BN, starts)
+        means_BG = _ratio(_sums(kept_BN * values, starts), totals_BG)
         drawn_BG = totals_BG > 0
         return _ratio(np.where(drawn_BG, means_BG, 0.0).sum(axis=1), drawn_BG.sum(axis=1))
 
@@ -187,12 +199,14 @@ def calibration_error_of(
     """
     confidence, keep = _kept(confidence_N, counted_N)
     bins = confidence_bins(confidence)
-    excess = right_N[keep].astype(np.float64) - confidence
+    is_bin_NG = bins[:, None] == np.unique(bins)
+    excess_NG = np.zeros((len(confidence_N), is_bin_NG.shape[1]))
+    excess_NG[keep] = is_bin_NG * (right_N[keep] - confidence)[:, None]
+    counted = np.zeros(len(confidence_N))
+    counted[keep] = 1.0
 
     def statistic(counts_BN: Counts) -> Floats:
-        kept_BN = counts_BN[:, keep]
-        gaps_BG = np.abs(_sums_by(kept_BN * excess, bins))
-        return _ratio(gaps_BG.sum(axis=1), kept_BN.sum(axis=1))
+        return _ratio(np.abs(counts_BN @ excess_NG).sum(axis=1), counts_BN @ counted)
 
     return statistic
 
@@ -210,20 +224,24 @@ def risk_area_of(
     Source: Geifman, Uziel and El-Yaniv, ICLR 2019.
     """
     confidence, keep = _kept(confidence_N, counted_N)
-    wrong = 1 - right_N[keep].astype(np.int64)
+    order, starts = _runs(-confidence)
+    keep = keep[order]
+    wrong = 1.0 - right_N[keep]
 
     def statistic(counts_BN: Counts) -> Floats:
         kept_BN = counts_BN[:, keep]
-        equal_BG = _sums_by(kept_BN, -confidence)
-        errors_BG = _sums_by(kept_BN * wrong, -confidence)
-        n_BG = equal_BG.cumsum(axis=1) - equal_BG
-        e_BG = errors_BG.cumsum(axis=1) - errors_BG
+        equal_BG = _sums(kept_BN, starts)
+        errors_BG = _sums(kept_BN * wrong, starts)
+        after_BG = equal_BG.cumsum(axis=1)
+        before_BG = after_BG - equal_BG
         total_B = kept_BN.sum(axis=1)
-        harmonic = np.concatenate(([0.0], (1 / np.arange(1, int(total_B.max(initial=0)) + 1))))
-        harmonic = harmonic.cumsum()
-        rate_BG = np.where(equal_BG > 0, errors_BG / np.maximum(equal_BG, 1), 0.0)
-        between_BG = harmonic[n_BG + equal_BG] - harmonic[n_BG]
-        return _ratio((errors_BG + (e_BG - rate_BG * n_BG) * between_BG).sum(axis=1), total_B)
+        ordinals = np.arange(1, int(total_B.max(initial=0)) + 1)
+        harmonic = np.concatenate(([0.0], (1 / ordinals).cumsum()))
+        between_BG = np.diff(harmonic[after_BG.astype(np.intp)], axis=1, prepend=0.0)
+        rate_BG = errors_BG / np.maximum(equal_BG, 1)
+        earlier_BG = errors_BG.cumsum(axis=1) - errors_BG
+        risks_BG = errors_BG + (earlier_BG - rate_BG * before_BG) * between_BG
+        return _ratio(risks_BG.sum(axis=1), total_B)
 
     return statistic
 
@@ -255,13 +273,13 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _replicates(statistic: Statistic, counts_BN: NDArray[np.uint16]) -> Floats:
-    rows = max(1, _BLOCK_CELLS // max(counts_BN.shape[1], 1))
-    blocks = [
-        statistic(counts_BN[start : start + rows].astype(np.int64))
-        for start in range(0, len(counts_BN), rows)
-    ]
-    return np.concatenate([np.empty(0), *blocks])
+def _interval(value: float, replicates: list[Floats]) -> Estimate:
+    found = np.concatenate([np.empty(0), *replicates])
+    found = found[np.isfinite(found)]
+    if np.isnan(value) or not len(found):
+        return Estimate(value=value, low=value, high=value)
+    low, high = np.percentile(found, PERCENTILES)
+    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
 def _kept(
@@ -271,14 +289,19 @@ def _kept(
     return values_N[keep].astype(np.float64), keep
 
 
-def _sums_by(values_BN: NDArray[Any], keys_N: NDArray[Any]) -> NDArray[Any]:
-    """Sums over the clips of equal key, in ascending order of keys.  -> [B, distinct keys]."""
-    if not len(keys_N):
-        return np.zeros((len(values_BN), 0), values_BN.dtype)
+def _runs(keys_N: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """An order that puts equal keys side by side, ascending, and where each run of them starts."""
     order = np.argsort(keys_N, kind="stable")
     sorted_N = keys_N[order]
-    starts = np.flatnonzero(np.append(True, sorted_N[1:] != sorted_N[:-1]))
-    return np.asarray(np.add.reduceat(values_BN[:, order], starts, axis=1))
+    is_start = np.append(True, sorted_N[1:] != sorted_N[:-1])[: len(order)]
+    return order, np.flatnonzero(is_start)
+
+
+def _sums(values_BN: Floats, starts: NDArray[np.intp]) -> Floats:
+    """Sums over each run of clips.  -> [B, runs]."""
+    if len(starts) == values_BN.shape[1]:  # every run is one clip
+        return values_BN
+    return np.asarray(np.add.reduceat(values_BN, starts, axis=1))
 
 
 def _ratio(numerators: NDArray[Any], denominators: NDArray[Any]) -> Floats:

@@ -24,7 +24,6 @@ from train.estimates import (
     Statistic,
     calibration_error_of,
     class_mean_of,
-    estimate,
     mean_of,
     median_of,
     paired_difference,
@@ -213,13 +212,6 @@ def scene_statistic(predictions: Predictions) -> Statistic | None:
         return None
     right = predictions.scene_logits.argmax(axis=1) == predictions.scene_labels
     return mean_of(right, labelled)
-
-
-def estimate_all(
-    statistics: Mapping[str, Statistic], counts_BN: NDArray[np.uint16]
-) -> dict[str, Estimate]:
-    """Every number with its interval."""
-    return {name: estimate(statistic, counts_BN) for name, statistic in statistics.items()}
 
 
 def compare_top1(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rich.progress import track
+from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
 from engines.bundle import LEVELS
@@ -27,7 +27,7 @@ from train.errors import DatasetError
 from train.metrics import UNKNOWN, Predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from rich.console import Console
@@ -99,8 +99,11 @@ def predict(
     reads = _Reads(dataset=dataset, view=view, indices=tuple(indices))
     loader = DataLoader(reads, batch_size=BATCH, num_workers=workers, collate_fn=list)
     torch.set_num_threads(max(1, usable_cores() - workers))
-    batches = track(loader, description=f"evaluating {title}", console=console)
-    clips, scores, bad = _score(scorer, batches, view.parts)
+    # Not rich's track: left by an error, its generator ends whenever garbage is collected, and then
+    # waits for a lock that the next bar may hold.
+    with Progress(console=console) as progress:
+        task = progress.add_task(f"evaluating {title}", total=len(loader))
+        clips, scores, bad = _score(scorer, loader, view.parts, lambda: progress.advance(task))
     # A sample with one bad part gives no answer: its other parts are dropped with it.
     kept = [row for row, (number, _) in enumerate(clips) if number // view.parts not in bad]
     if not kept:
@@ -122,7 +125,7 @@ def predict(
 
 
 def _score(
-    scorer: Scorer, batches: Iterable[list[_Read]], parts: int
+    scorer: Scorer, batches: Iterable[list[_Read]], parts: int, advance: Callable[[], None]
 ) -> tuple[list[tuple[int, Sample]], dict[str, NDArray[np.float32]], dict[int, BadSample]]:
     """Readable clips by their number in the pass, their scores, and unreadable samples by row."""
     clips: list[tuple[int, Sample]] = []
@@ -138,6 +141,7 @@ def _score(
                 scores[name].append(values_NK)
         # What the labels need stays; the pixels of a whole data set would not fit.
         clips += [(number, replace(sample, clip_THWC=_NO_PIXELS)) for number, sample in good]
+        advance()
     return clips, {name: np.concatenate(values) for name, values in scores.items()}, bad
 
 

@@ -21,6 +21,7 @@ from train.estimates import (
     confidence_bins,
     draw_counts,
     estimate,
+    estimate_all,
     mean_of,
     risk_coverage,
 )
@@ -29,7 +30,6 @@ from train.metrics import (
     Predictions,
     city_macro,
     distance_statistics,
-    estimate_all,
     judge,
     level_statistics,
     scene_statistic,

@@ -53,7 +53,7 @@ def test_temperature_undoes_a_scale_on_the_logits() -> None:
 
 
 def test_clips_of_unknown_cities_do_not_move_the_temperature() -> None:
-    logits, cities = seven_in_ten()
+    logits, cities = seven_in_ten(500)
     known = predictions_of(logits, cities, scale=3.0)
     more = predictions_of(np.concatenate([logits, logits[::-1]]), np.tile(cities, 2), scale=3.0)
     for level in LEVELS:

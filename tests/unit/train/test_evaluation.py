@@ -1,5 +1,6 @@
 import io
 import json
+import threading
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -257,6 +258,15 @@ def test_an_unusable_dataset_stops_with_its_own_words() -> None:
     gone = Gone(answers=((0,),), cities=(0,))
     with pytest.raises(DatasetError, match=r"^reading four cities: there is no folder x$"):
         run(task_of(gone, policies=()))
+
+
+def test_an_error_leaves_no_progress_bar_running() -> None:
+    threads = threading.active_count()
+    clips = answered(-1, -1, cities=(PARIS, LYON), scenes=(0, 7))
+    with pytest.raises(DatasetError) as held:
+        run(task_of(replace(clips, answers=((PARIS,), (LYON,)))), Reader(scenes=2))
+    assert held.value.__traceback__ is not None  # a generator in it would still be alive
+    assert threading.active_count() == threads
 
 
 def test_a_view_asks_for_what_the_model_takes() -> None:
