@@ -72,11 +72,11 @@ def open_sources(config: TrainConfig) -> Sources:
 
 
 def open_part(config: TrainConfig, split: Split, *, clips: int | None) -> ClipDataset:
-    """One split of the dataset of a recipe, with scene labels if they lie apart."""
+    """One split of the dataset of a recipe, with scene labels to learn if they lie apart."""
     dataset = open_dataset(
         config.data, split, sampling=config.sampling, splitting=config.splitting, clips=clips
     )
-    if config.scenes:
+    if config.scenes and split == "train":
         from train.scenes import with_scenes
 
         dataset = with_scenes(dataset, Path(config.scenes))

@@ -90,12 +90,19 @@ class Learner:
         lr = learning_rate(step, self.steps, self.config.optimiser)
         set_learning_rate(self.optimiser, lr)
         self.optimiser.zero_grad(set_to_none=True)
-        known = (batch.scene_N != NO_SCENE).sum()
+        is_soft = self.config.loss.scene_target == "soft"
+        known = (batch.scene_NS.sum(1) > 0 if is_soft else batch.scene_N != NO_SCENE).sum()
         counts = torch.stack([torch.tensor(len(batch)), known]).double().to(self.world.device)
         clips, scenes = self.world.sum(counts).tolist()
         if not clips:
             names = ", ".join(bad.reason for bad in batch.bad[:3])
             raise TrainError(f"step {step}: none of its clips could be read ({names}).")
+        if not scenes and step == 0 and self.config.loss.scene_weight:
+            raise TrainError(
+                "learning scenes: none of the first clips says which scene it shows. Label them "
+                "with python -m train.scenes and give --scenes FILE, or choose a preset without "
+                "scenes, such as classifiers or text-only."
+            )
         pieces = list(self._pieces(batch, step))
         for number, (piece, kept_NP) in enumerate(pieces):
             is_last = number == len(pieces) - 1

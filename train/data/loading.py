@@ -44,7 +44,8 @@ class Batch:
     scene_NS: Tensor
     """float32; rows of zeros where no scenes are known."""
     scene_N: Tensor
-    """int64; NO_SCENE where none is known."""
+    """int64: the most frequent scene of the frames, or the largest share where only shares are
+    known; NO_SCENE where nothing is."""
     positions_N: Tensor
     """int64: which samples of what was asked for these are, counted from 0."""
     bad: tuple[BadSample, ...] = ()
@@ -93,9 +94,7 @@ def collate(found: Sequence[tuple[int, Sample | BadSample]], *, view: View, scen
         clip_NTHWC[row] = torch.from_numpy(sample.clip_THWC)
         if sample.scene_S is not None:
             scene_NS[row] = torch.from_numpy(sample.scene_S)
-    scene_ids = [
-        NO_SCENE if sample.scene_id == UNKNOWN_SCENE else sample.scene_id for _, sample in good
-    ]
+    scene_ids = [_scene_of(sample) for _, sample in good]
     return Batch(
         clip_NTHWC=clip_NTHWC,
         city_N=torch.tensor([sample.city_id for _, sample in good], dtype=torch.long),
@@ -104,6 +103,12 @@ def collate(found: Sequence[tuple[int, Sample | BadSample]], *, view: View, scen
         positions_N=torch.tensor([position for position, _ in good], dtype=torch.long),
         bad=tuple(sample for _, sample in found if isinstance(sample, BadSample)),
     )
+
+
+def _scene_of(sample: Sample) -> int:
+    if sample.scene_id != UNKNOWN_SCENE:
+        return sample.scene_id
+    return NO_SCENE if sample.scene_S is None else int(sample.scene_S.argmax())
 
 
 def join(batches: Sequence[Batch]) -> Batch:

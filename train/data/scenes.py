@@ -166,6 +166,11 @@ class LabelledClips:
         """Those of the clips."""
         return self.clips.entries
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those of the clips."""
+        return tuple(getattr(self.clips, "notes", ()))
+
     def read(self, index: int, view: View) -> Sample | BadSample:
         """Read one clip, with its scene where there is one."""
         sample = self.clips.read(index, view)

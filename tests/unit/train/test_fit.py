@@ -200,6 +200,23 @@ def test_a_batch_of_nothing_but_unreadable_clips_says_why(
         fit(config, tmp_path)
 
 
+def test_footage_without_scenes_says_how_to_label_it(
+    tmp_path: Path, footage: dict[str, Footage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Footage.read
+
+    def without(clips: Footage, index: int, view: View) -> Sample | BadSample:
+        sample = usual(clips, index, view)
+        assert isinstance(sample, Sample)
+        return replace(sample, scene_S=None, scene_id=-1)
+
+    monkeypatch.setattr(Footage, "read", without)
+    with pytest.raises(TrainError, match=r"python -m train\.scenes"):
+        fit(recipe(data="noise:.", texts="names"), tmp_path / "soft")
+    config = recipe(data="noise:.", texts="names", loss_scene_weight=0.0, eval_every=0.0)
+    fit(replace(config, views=1, steps=2), tmp_path / "without")
+
+
 def test_cities_without_a_clip_are_named(tmp_path: Path, footage: dict[str, Footage]) -> None:
     footage["train"] = Footage(cities=22)
     said = fit(recipe(data="noise:.", texts="names", views=1, steps=1), tmp_path)
