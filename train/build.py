@@ -14,7 +14,7 @@ import torch
 from geotag.models import read_known
 from train.data.clips import class_counts
 from train.data.dataset import View
-from train.data.sources import open_dataset
+from train.data.sources import open_dataset, parse_place
 from train.errors import TrainError
 from train.model_card import card_licence
 from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD, Geolocator
@@ -93,16 +93,21 @@ def read_texts(config: TrainConfig, dataset: ClipDataset) -> NDArray[np.float32]
         return None
     from train.texts import name_table, read_text_table
 
-    folder = Path(config.data.partition(":")[2])
-    stored = (folder if folder.is_dir() else folder.parent) / "text_table.safetensors"
+    place = Path(parse_place(config.data.partition(":")[2])[0])
+    stored = (place if place.is_dir() else place.parent) / "text_table.safetensors"
     if config.texts == "names" or (config.data == "rendered" and not config.texts):
         return name_table(dataset.hierarchy, variant=config.model.text, width=TEXT_WIDTH)
     path = Path(config.texts) if config.texts else stored
     if not path.is_file():
+        # The label files of the release may hold them: those of all levels.
+        if not config.texts and config.model.text == "all" and hasattr(dataset, "text_table"):
+            released_KE: NDArray[np.float32] | None = dataset.text_table()
+            if released_KE is not None:
+                return released_KE
         raise TrainError(
             f"aligning with the names of places: there is no {path}. Make it once with "
-            f"`python -m train.texts --dataset {config.data} --out {path}`, or "
-            "use --texts names, which knows how names are spelled and nothing of the world."
+            f"`python -m train.texts --dataset {config.data} --out {path}`, or use --texts names, "
+            "which knows how names are spelled and nothing of the world."
         )
     return read_text_table(path, dataset.hierarchy, config.model.text)
 

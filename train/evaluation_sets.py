@@ -9,6 +9,7 @@ import numpy as np
 
 from train.data.clips import RenderedClips
 from train.data.dataset import Sample
+from train.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,10 +138,13 @@ def spread(count: int, wanted: int | None) -> tuple[int, ...]:
 def has_time(dataset: ClipDataset, view: View, policies: Sequence[EvaluatedPolicy]) -> bool:
     """Whether policies choose different frames, asked of the first samples themselves."""
     for index in range(min(PROBES, len(dataset.entries))):
-        clips = [
-            dataset.read(index, replace(view, policy=policy.policy, span_s=policy.span_s))
-            for policy in policies
-        ]
+        try:
+            clips = [
+                dataset.read(index, replace(view, policy=policy.policy, span_s=policy.span_s))
+                for policy in policies
+            ]
+        except DatasetError:  # packed clips have the policy that they were packed with
+            return False
         good = [clip.clip_THWC for clip in clips if isinstance(clip, Sample)]
         if any(not np.array_equal(good[0], other) for other in good[1:]):
             return True

@@ -20,11 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engines.bundle import Policy, Resize
 from engines.choose import usable_cores
 from train.data.dataset import Picking, Split
-from train.data.manifest import USUAL_SAMPLING
 from train.data.packing import pack
 from train.data.shard_index import Packing, read_index
 from train.data.shards import open_shards
-from train.data.sources import RENDERED_CLIPS, Splitting, open_dataset
+from train.data.sources import RENDERED_CLIPS, Splitting, notes_of, open_dataset, parse_place
 from train.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -151,6 +150,8 @@ def pack_all(
     reports: dict[Split, PackReport] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for split, dataset in opened.items():
+            for note in notes_of(dataset):
+                console.print(f"{split}: {note}", markup=False)
             task = progress.add_task(split, total=len(dataset.entries))
             reports[split] = pack(
                 dataset,
@@ -166,10 +167,11 @@ def pack_all(
 
 def find_beside(spec: str) -> tuple[Path, ...]:
     """Tables of texts and scenes that lie beside a dataset, where training looks for them."""
-    _, _, path = spec.partition(":")
+    path, _ = parse_place(spec.partition(":")[2])
     if not path:
         return ()
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    place = Path(path).expanduser()
+    folder = place if place.is_dir() else place.parent
     return tuple(folder / name for name in BESIDE if (folder / name).is_file())
 
 
@@ -180,10 +182,7 @@ def _advance(progress: Progress, task: object) -> Callable[[int], None]:
 def _open_all(
     spec: str, splits: Sequence[Split], splitting: Splitting, clips: int
 ) -> dict[Split, ClipDataset]:
-    return {
-        split: open_dataset(spec, split, sampling=USUAL_SAMPLING, splitting=splitting, clips=clips)
-        for split in splits
-    }
+    return {split: open_dataset(spec, split, splitting=splitting, clips=clips) for split in splits}
 
 
 def _check(folder: Path, console: Console) -> None:

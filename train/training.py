@@ -25,6 +25,7 @@ from geotag.places.hierarchy import decode
 from train.build import build_model, open_sources, scoring_view, training_view
 from train.checkpoint import save_checkpoint
 from train.data.loading import Plan, reading_batches, training_batches
+from train.data.sources import notes_of
 from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
 from train.loop import Learner
@@ -395,6 +396,8 @@ def _announce(
         markup=False,
         highlight=False,
     )
+    for note in notes_of(sources.train):
+        console.print(note, markup=False, highlight=False)
     if config.data == "rendered":
         return
     cities = sources.train.hierarchy.places["city"]

@@ -23,8 +23,7 @@ from geotag.footage.clips import Sampling, Window
 from geotag.footage.isolation import DecodeProcess
 from geotag.places.hierarchy import build_hierarchy
 from geotag.types import FootageError, Video
-from train.config import SamplingRange
-from train.data.dataset import BadSample, Sample
+from train.data.dataset import BadSample, Sample, SamplingRange
 from train.data.entries import Entries
 from train.data.manifest_rows import class_tree, read_rows
 from train.data.pictures import disturb
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from train.data.dataset import Entry, Split, View
     from train.data.manifest_rows import Row
 
-USUAL_SAMPLING = SamplingRange(min_span_s=2.0, max_span_s=25.0, max_keyframe_gap_s=2.5, clips=3)
-"""Spans on both sides of what the published data may have: 16 frames over 2.5 or over 21 s."""
 PURPOSE = 3
 """Of the randomness drawn here; see `View.generator`."""
 _MOST_DENSE_S = 4.0
@@ -59,7 +56,7 @@ def open_manifest(
     split: Split,
     *,
     footage: Path | None = None,
-    sampling: SamplingRange = USUAL_SAMPLING,
+    sampling: SamplingRange | None = None,
 ) -> ManifestClips:
     """Open one split of a manifest that `geotag label` wrote.
 
@@ -70,7 +67,8 @@ def open_manifest(
         csv_path: the manifest.
         split: which of its rows.
         footage: the folder that was labelled; None: the one that the manifest lies in.
-        sampling: the clips that are drawn where the view leaves policy or span open.
+        sampling: the clips that are drawn where the view leaves policy or span open; None for
+            what is usual.
 
     Raises:
         DatasetError: the manifest is damaged, or none of its videos is below the folder.
@@ -92,7 +90,7 @@ def open_manifest(
         footage=footage,
         rows=used,
         city_ids=np.array([city_ids[row.home.key] for row in used if row.home], dtype=np.int32),
-        sampling=sampling,
+        sampling=sampling or SamplingRange(),
         left_out=len(own) - len(used),
     )
 
@@ -114,6 +112,8 @@ class ManifestClips:
         """Use `open_manifest` instead."""
         self.left_out = left_out
         """Rows of the split that name no city."""
+        self.notes = (f"{left_out} rows name no city and are left out",) if left_out else ()
+        """What a person should know."""
         self._name = name
         self._places_csv = places_csv
         self._hierarchy = build_hierarchy(csv.DictReader(io.StringIO(places_csv)), source=name)
@@ -294,9 +294,10 @@ class _Decoding:
 
     def open_video(self, video: Video) -> RemoteReader:
         """Open a video, in a fresh process if this one has none yet."""
-        if not self._running or self._running[0].pid != os.getpid():
-            self._running[:] = [_Running(os.getpid(), DecodeProcess())]
-        return self._running[0].decoder.open_video(video, decode_threads=1)
+        if not self._running or self._running[-1].pid != os.getpid():
+            # That of the parent is kept, for letting go of it here would close its pipes.
+            self._running.append(_Running(os.getpid(), DecodeProcess()))
+        return self._running[-1].decoder.open_video(video, decode_threads=1)
 
     def close(self) -> None:
         """End the process, if there is one."""

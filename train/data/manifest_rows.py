@@ -10,6 +10,7 @@ import csv
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TextIO, cast, get_args
 
@@ -54,7 +55,7 @@ class Home:
     geonameid: str
     """"" where the manifest gives none."""
     state: str
-    """That of the country where the city lies in no state, as in the lists of `geotag`."""
+    """The country where the city itself lies in no state, as in the lists of `geotag`."""
     state_code: str
     country: str
     country_code: str
@@ -234,8 +235,17 @@ def _parse_home(fields: dict[str, str], where: str) -> Home | None:
     geonameid = given.pop("city_geonameid")
     if geonameid and not (geonameid.isascii() and geonameid.isdecimal() and len(geonameid) < 12):
         raise DatasetError(f"{where}: city_geonameid {geonameid!r}; a whole number is needed.")
-    given["state"] = given["state"] or given["country"]
+    if not given["state"] or geonameid in _stateless():
+        given |= {"state": given["country"], "state_code": ""}
     return Home(geonameid=geonameid, **given)
+
+
+@cache
+def _stateless() -> frozenset[str]:
+    """Ids of the places that lie in no state, though the points around them may: Hong Kong."""
+    table = read_gazetteer().table
+    nameless = np.array([state.name is None for state in table.states])
+    return frozenset(map(str, table.geonameids[nameless[table.place_states]].tolist()))
 
 
 def _check_tree(rows: Iterable[Row], source: str) -> None:

@@ -1,12 +1,12 @@
 """Stored pictures of a clip to the pixels that a network takes.
 
-The time of training goes here, so every step was measured (one core of a 2.x GHz Xeon, pictures
-of dashcams, per picture): a 256-px JPEG of quality 90 decodes in 0.20 to 0.23 ms by
-`simplejpeg`, 0.25 by OpenCV and 0.29 by Pillow (of quality 85 all); libjpeg's scaled decoding to
-7/8, which would spare the resizing, takes 0.31 ms, because only halves are vectorised; one mosaic
-of 16 pictures takes as long as the 16. Going from 256 to 224 px takes 0.07 ms by bilinear
-interpolation, and comes as near to the scan's own pictures as averaging over areas, which takes
-0.35 ms. `benchmarks/loading.py` measures the whole way.
+The time of training goes here, so every step was measured (one core of an Intel Xeon with
+AVX-512, per picture). A 256-px JPEG of quality 90 decodes in 0.20 to 0.23 ms by `simplejpeg`, 0.28
+by OpenCV, 0.42 by Pillow. What did not help: libjpeg's scaled decoding to 7/8, which would spare
+the resizing, takes 0.31 ms, because only halves are vectorised; one mosaic of 16 pictures takes as
+long as the 16; inexact arithmetic saves a tenth and is no longer what others decode. Going from 256
+to 224 px takes 0.08 ms by bilinear interpolation, and comes as near to the pictures of a scan as
+averaging over areas, which takes 0.37 ms. `benchmarks/loading.py` measures all of it.
 
 Shape suffixes: T frames, H and W pixels, C = 3 colours.
 """

@@ -105,6 +105,8 @@ class ShardedClips:
         """Names of the scene groups; empty where the source has none."""
         self.bad = packed.bad
         """Name and reason of each clip of the source that could not be packed."""
+        self.notes = (f"{len(self.bad)} clips could not be packed",) if self.bad else ()
+        """What a person should know."""
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from train.build import open_sources
 from train.config import TrainConfig, load_preset
 from train.data.clips import rendered_hierarchy, rendered_places_csv
 from train.data.dataset import BadSample, Entry, Sample, View
-from train.data.sources import SOURCES
+from train.data.sources import SOURCES, Source
 from train.errors import TrainError
 from train.fit import new_run_folder
 from train.loop import Learner
@@ -92,7 +92,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def footage(monkeypatch: pytest.MonkeyPatch) -> dict[str, Footage]:
     """Opened as `noise:.`: the parts of a dataset, to be exchanged by a test."""
     parts = {split: Footage() for split in ("train", "val", "test")}
-    monkeypatch.setitem(SOURCES, "noise", lambda path, split, *_: parts[split])
+    monkeypatch.setitem(SOURCES, "noise", Source(open=lambda request: parts[request.split]))
     return parts
 
 

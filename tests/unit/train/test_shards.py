@@ -25,7 +25,7 @@ from train.data.packing import pack
 from train.data.shard_index import Packing
 from train.data.shards import ShardedClips, open_shards
 from train.errors import DatasetError
-from train.pack import app
+from train.pack import app, find_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -410,6 +410,15 @@ def test_the_command_packs_rendered_drives_and_checks_them(tmp_path: Path) -> No
     assert "val: 2 clips, every shard as it was packed" in checked.output
     (tmp_path / "packed" / "val-000000.tar").write_bytes(b"")
     assert CliRunner().invoke(app, ["--check", out]).exit_code == 2
+
+
+def test_tables_beside_a_dataset_belong_to_it(tmp_path: Path) -> None:
+    (tmp_path / "text_table.safetensors").touch()
+    (tmp_path / "labels.csv").touch()
+    found = (tmp_path / "text_table.safetensors",)
+    assert find_beside(f"cityguessr:{tmp_path}?partial") == found
+    assert find_beside(f"manifest:{tmp_path / 'labels.csv'}") == found
+    assert find_beside("rendered") == ()
 
 
 @pytest.mark.parametrize(
