@@ -30,6 +30,8 @@ LINES = 40
 """Confusions that are drawn: more hide the map."""
 NAMED = 15
 """Cities that are named: those with the most wrong clips."""
+EDGE_LON_DEG = 150.0
+"""Names of cities east of it stand to their left: to their right the map ends."""
 SIZES = (15.0, 110.0)
 """Areas of the smallest and of the largest disc, square points."""
 LAND = "#c9cdd2"
@@ -195,10 +197,12 @@ def _name_cities(axes: Axes, cities: list[Record]) -> None:
         if is_near or len(named) == NAMED:
             continue
         named.append(city)
+        is_at_edge = city["lon_deg"] > EDGE_LON_DEG
         axes.annotate(
             f"{city['city']} {city['right']}/{city['clips']}",
             (city["lon_deg"], city["lat_deg"]),
-            xytext=(7, 3),
+            xytext=(-7 if is_at_edge else 7, 3),
+            horizontalalignment="right" if is_at_edge else "left",
             textcoords="offset points",
             fontsize=7.5,
             color=INK,
