@@ -7,7 +7,14 @@ from pathlib import Path
 
 import sentencepiece
 import torch
-from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    SiglipConfig,
+    SiglipModel,
+    VideoMAEConfig,
+    VideoMAEModel,
+)
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -146,6 +153,21 @@ def write_siglip(
             "resample": 3,
         },
     )
+    return folder
+
+
+def write_videomae(folder: Path, *, image_px: int = 32) -> Path:
+    """A VideoMAE encoder of two blocks that takes 16 frames."""
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        image_size=image_px,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+    )
+    VideoMAEModel(config).save_pretrained(folder)
+    _write_json(folder / "preprocessor_config.json", {"image_processor_type": "VideoMAEProcessor"})
     return folder
 
 

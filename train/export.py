@@ -278,13 +278,18 @@ def _write_manifest(
             precision="fp32",
             policy=best.policy,
             span_s=best.span_s,
-            city_top1=best.city_top1 or 0.0,
-            country_top1=best.country_top1 or 0.0,
+            **_accuracy(best),
             command=str(evaluation.get("command", "")),
         ),
         "places.csv": describe_file(folder / "places.csv"),
     }
     write_manifest(folder, replace(manifest, files=files))
+
+
+def _accuracy(policy: PolicyAccuracy) -> dict[str, float]:
+    """What was measured of a policy; nothing where nobody has."""
+    shares = {"city_top1": policy.city_top1, "country_top1": policy.country_top1}
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def _plain_facts(facts: dict[str, Any]) -> dict[str, str | int | float | None]:

@@ -27,6 +27,8 @@ import typer
 from rich.console import Console
 
 from engines.choose import usable_cores
+from geotag.errors import GeotagError
+from train.build import open_part
 from train.checkpoint import load_checkpoint
 from train.config import change_config, load_preset
 from train.errors import TrainError
@@ -151,11 +153,18 @@ def main(
         except TrainError as exc:
             console.print(f"error: {exc}", markup=False, highlight=False)
             raise typer.Exit(1) from exc
-        except (ValueError, OSError) as exc:
+        except (GeotagError, ValueError, OSError) as exc:
             raise typer.BadParameter(str(exc)) from exc
         if not world.is_first:
             return
     model, _ = load_checkpoint(run)
+    if not len(open_part(config, "test", clips=config.test_clips).entries):
+        console.print(
+            "not evaluated: the dataset's test part is empty. Measure the model on other footage: "
+            f"python -m train.evaluate --model {run} --data KIND:PATH",
+            markup=False,
+        )
+        return
     evaluation = evaluate_run(
         model,
         config,

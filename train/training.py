@@ -143,7 +143,8 @@ class _Run:
             seed=config.seed,
         )
         each = config.eval_every * len(sources.train.entries) / config.batch
-        self.score_every = max(1, round(each)) if config.eval_every else 0
+        is_scored = bool(config.eval_every) and len(sources.chosen_on.entries) > 0
+        self.score_every = max(1, round(each)) if is_scored else 0
 
     def go(self, progress: Progress) -> None:
         """From a step to the last.
@@ -398,6 +399,12 @@ def _announce(
     )
     for note in notes_of(sources.train):
         console.print(note, markup=False, highlight=False)
+    if config.eval_every and not len(sources.chosen_on.entries):
+        console.print(
+            f"warning: {sources.chosen_on.name} holds no clips to choose weights on: the last ones "
+            "are kept.",
+            markup=False,
+        )
     if config.data == "rendered":
         return
     cities = sources.train.hierarchy.places["city"]
