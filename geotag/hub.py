@@ -59,6 +59,7 @@ def fetch(
     *,
     revision: str | None = None,
     sha256: Mapping[str, str] | None = None,
+    with_tokenizer: bool = True,
     is_accepted: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Fetched:
@@ -69,6 +70,7 @@ def fetch(
         folder: where they are put, and where a person may have put them: then no network is asked.
         revision: commit, branch or tag; None: the newest.
         sha256: digests known beforehand, by file name.
+        with_tokenizer: whether a folder without a tokenizer is not whole; encoders have none.
         is_accepted: fetch weights for non-commercial use alone, too.
         tell: is told what is done.
 
@@ -78,7 +80,9 @@ def fetch(
         OutputError: the folder cannot be written.
     """
     commit = _commit_of(folder)
-    if _is_whole(folder) and (commit is None or revision in (None, commit)):
+    if is_whole(folder, with_tokenizer=with_tokenizer) and (
+        commit is None or revision in (None, commit)
+    ):
         tell(f"taking the files that lie in {folder}")
         check_digests(folder, sha256 or {})
         return Fetched(folder=folder, revision=commit)
@@ -89,7 +93,7 @@ def fetch(
             f"fetching {hub_id}: {exc}. Install what models need: "
             "pip install '.[cpu,models]' in geotag's source folder"
         ) from exc
-    kept = _kept(hub_id, revision)
+    kept = _kept(hub_id, revision, with_tokenizer=with_tokenizer)
     if kept is not None:
         tell(f"taking what the hub's own cache holds: {kept}")
         check_digests(kept, sha256 or {})
@@ -207,23 +211,29 @@ def _commit_of(folder: Path) -> str | None:
         return None
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path, *, with_tokenizer: bool) -> bool:
     """Whether a folder holds configuration, weights and tokenizer, and no part of a file."""
-    weights = [name for kind in WEIGHTS for name in (kind, f"{kind}.index.json")]
-    needed = (("config.json",), ("preprocessor_config.json", "processor_config.json"))
+    needed = [
+        ("config.json",),
+        ("preprocessor_config.json", "processor_config.json"),
+        tuple(name for kind in WEIGHTS for name in (kind, f"{kind}.index.json")),
+    ]
+    if with_tokenizer:
+        needed.append(TOKENIZERS)
     return not any(folder.glob("*.part")) and all(
-        any((folder / name).is_file() for name in names) for names in (*needed, weights, TOKENIZERS)
+        any((folder / name).is_file() for name in names) for names in needed
     )
 
 
-def _kept(hub_id: str, revision: str | None) -> Path | None:
+def _kept(hub_id: str, revision: str | None, *, with_tokenizer: bool) -> Path | None:
     """The network in the hub's own cache, where some other program has put it."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
-    if not isinstance(found, str) or not _is_whole(Path(found).parent):
+    if not isinstance(found, str):
         return None
-    return Path(found).parent
+    folder = Path(found).parent
+    return folder if is_whole(folder, with_tokenizer=with_tokenizer) else None
 
 
 def _is_offline(exc: Exception) -> bool:

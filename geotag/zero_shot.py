@@ -128,6 +128,7 @@ def _fetch_known(known: KnownModel, console: Console, *, is_accepted: bool) -> F
         downloads_folder(known.name),
         revision=known.revision,
         sha256=known.digests,
+        with_tokenizer=known.kind != "encoder",
         is_accepted=is_accepted,
         tell=console.say,
     )

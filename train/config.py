@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engines.bundle import Policy, Resize
-from train.data.dataset import Augmentation, Picking
+from train.data.dataset import Augmentation, Picking, SamplingRange
 from train.losses import LossConfig
 from train.models.teachers import AttentionInput, SceneHead
+from train.stills import Still
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,17 +21,6 @@ else:
 PRESETS = Path(__file__).parent / "presets"
 
 TextTarget = Literal["none", "city", "all"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingRange:
-    """The clips that training draws, where times are known."""
-
-    min_span_s: float
-    max_span_s: float
-    max_keyframe_gap_s: float
-    clips: int
-    """Clips per video that the exported bundle asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +40,8 @@ class ModelConfig:
     text: TextTarget = "none"
     """What it is aligned with: nothing, the city's name, or the mean of all four names."""
     attention_input: AttentionInput = "logits"
+    still: Still = "none"
+    """The one frame of each clip that a model of single pictures sees."""
     num_heads: int | Literal["corrected", "config"] = "corrected"
     """Of the encoder's attention, where weights are loaded: 6 for 384 (corrected), or as their
     configuration says. The weights fit either way."""
@@ -136,7 +128,7 @@ class TrainConfig:
     loss: LossConfig
     optimiser: OptimiserConfig
     input: InputConfig = field(default_factory=InputConfig)
-    sampling: SamplingRange
+    sampling: SamplingRange = field(default_factory=SamplingRange)
     policies: tuple[EvaluatedPolicy, ...]
 
     def __post_init__(self) -> None:
@@ -196,7 +188,7 @@ def config_from_record(record: dict[str, Any], *, source: str) -> TrainConfig:
             "loss": _part(LossConfig, record["loss"], source),
             "optimiser": _part(OptimiserConfig, optimiser, source),
             "input": _part(InputConfig, inputs, source),
-            "sampling": _part(SamplingRange, record["sampling"], source),
+            "sampling": _part(SamplingRange, record.get("sampling", {}), source),
             "policies": tuple(_part(EvaluatedPolicy, each, source) for each in record["policies"]),
         }
         config: TrainConfig = _part(TrainConfig, {**record, **parts}, source)
@@ -263,6 +255,7 @@ def _wrong_choices(config: TrainConfig) -> list[str]:
         "model.size": (config.model.size, ("tiny", "small", "base")),
         "model.scene": (config.model.scene, get_args(SceneHead)),
         "model.text": (config.model.text, get_args(TextTarget)),
+        "model.still": (config.model.still, get_args(Still)),
         "model.attention_input": (config.model.attention_input, get_args(AttentionInput)),
         "model.normalisation": (config.model.normalisation, ("imagenet", "none")),
         "loss.scene_target": (config.loss.scene_target, ("soft", "majority")),

@@ -13,3 +13,7 @@ class DatasetError(ConfigError):
 
 class TrainError(ConfigError):
     """A training run that cannot begin or go on; the text says why and what to do."""
+
+
+class WeightsError(ConfigError):
+    """Published weights that cannot be used; the text names the file and the tensors."""

@@ -1,320 +1,397 @@
-"""How good a model is: accuracy per level, decoding mode and sampling policy; calibration.
+"""How good a model is on a data set, in every decoding mode, with intervals; and calibration.
 
-    python -m train.evaluate --checkpoint runs/demo
+    python -m train.evaluate --model runs/demo
+    python -m train.evaluate --model geotag/demo_bundle --test-clips 90 --out evaluation
+    python -m train.evaluate --model runs/cityguessr --data msls:/data/msls --by-drive --clips 4
 
-Shape suffixes: N clips, K classes of a level.
+`evaluation.json` holds every number, `confusion.png` and `reliability.png` show them.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
+import re
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
-import numpy as np
-import torch
 import typer
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
-from engines.bundle import LEVELS, DecodingMode, Level
+from engines.base import EngineError
+from engines.bundle import LEVELS
 from engines.choose import usable_cores
-from geotag.places.hierarchy import Decoded, Hierarchy, decode
-from train.checkpoint import CheckpointError, load_checkpoint
-from train.config import EvaluatedPolicy, TrainConfig, load_preset
-from train.data.clips import RenderedClips, rendered_hierarchy
-from train.data.dataset import View
-from train.data.loading import reading_batches
-from train.data.world import SCENE_GROUPS
+from geotag.errors import EXIT_ENGINE, ConfigError, GeotagError, OutputError
+from train.checkpoint import EVALUATION, FACTS
+from train.config import EvaluatedPolicy, SamplingRange, TrainConfig
+from train.data.clips import rendered_hierarchy
+from train.data.dataset import Picking, Split
+from train.data.sources import open_dataset
+from train.errors import TrainError
+from train.evaluation import Candidate, Plan, evaluate, view_of
+from train.evaluation_sets import RENDERED, Task, dataset_task, rendered_task
+from train.evaluation_tables import show_evaluation
+from train.plots import draw_plots, need_matplotlib
+from train.report import MODES
+from train.scorers import BundleScorer, CheckpointScorer, open_model, seen_stills
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from train.data.dataset import ClipDataset
+    from train.data.sources import Splitting
     from train.models.geolocator import Geolocator
+    from train.stills import Looks
 
-MODES: tuple[DecodingMode, ...] = get_args(DecodingMode)
-WANTED_PRECISION = 0.9
-"""A level is claimed where, on validation clips, claims are right this often."""
-BATCH = 32
 TABLE_COLUMNS = 100
 """Width of the printed tables, also where the output is a file."""
+TEST_CLIPS = 900
+"""Rendered clips that a model is measured on where nothing else is asked."""
 
 app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Predictions:
-    """Scores and truth of N clips."""
+class _Opened:
+    """A model with what its folder says of how to evaluate it."""
 
-    logits: dict[Level, NDArray[np.float32]]
-    """[N, K] per level."""
-    labels: dict[Level, NDArray[np.intp]]
-    """[N] per level."""
-    scene_top1: float
+    candidate: Candidate
+    is_bundle: bool
+    spec: str
+    """What it is evaluated on."""
+    is_own: bool
+    """Whether that is what it was trained on."""
+    splitting: Splitting
+    picking: Picking
+    """Of the stored frames that it saw."""
+    sampling: SamplingRange
+    policies: tuple[EvaluatedPolicy, ...]
+    val_clips: int | None
+    test_clips: int | None
 
 
 @app.command()
 def main(
-    checkpoint: Annotated[Path, typer.Option(help="Run folder that train.fit wrote.")],
+    model: Annotated[
+        Path,
+        typer.Option("--model", "--checkpoint", help="Run folder of train.fit, or a bundle."),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="rendered, cityguessr:PATH, msls:PATH, manifest:FILE or shards:PATH. "
+            "Default: what the model was trained on."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="What is counted: test, val or train.")] = "test",
+    clips: Annotated[
+        int, typer.Option(min=1, help="Clips of each sample, fused into its answer.")
+    ] = 1,
+    by_drive: Annotated[
+        bool, typer.Option("--by-drive", help="Report drives too: all their clips fused.")
+    ] = False,
+    picking: Annotated[
+        str | None,
+        typer.Option(
+            help="Stored frames taken: uniform, reference or lexicographic. Default: as trained, "
+            "uniform for mixed."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another model, compared on the same clips.")
+    ] = None,
     val_clips: Annotated[
-        int | None, typer.Option(min=1, help="Clips that calibrate. Default: the preset's.")
+        int | None, typer.Option(min=1, help="Samples that calibrate. Default: the run's.")
     ] = None,
     test_clips: Annotated[
-        int | None, typer.Option(min=1, help="Clips that are counted. Default: the preset's.")
+        int | None, typer.Option(min=1, help="Samples that are counted. Default: the run's.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Rendering processes.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for evaluation.json and the plots. Default: the run folder, where its own "
+            "test data is counted; else a folder in it named after the data; ./evaluation for a "
+            "bundle."
+        ),
+    ] = None,
+    plots: Annotated[bool, typer.Option(help="Draw confusion.png and reliability.png.")] = True,
 ) -> None:
-    """Evaluate a run on rendered test drives, calibrate it, and write evaluation.json into it."""
+    """Measure a model on a data set, calibrate it, and write evaluation.json and two plots."""
+    console = Console(stderr=True)
     try:
-        model, facts = load_checkpoint(checkpoint)
-    except CheckpointError as exc:
+        if plots:
+            need_matplotlib()
+        opened = _open(model, data)
+        plan = Plan(
+            clips=clips,
+            by_drive=by_drive,
+            picking=steady(opened.picking) if picking is None else _picking(picking),
+        )
+        evaluation = evaluate(
+            opened.candidate,
+            _task(opened, _split(split), plan, val_clips=val_clips, test_clips=test_clips),
+            plan,
+            against=None if against is None else _open(against, opened.spec).candidate,
+            workers=usable_cores() if workers is None else workers,
+            console=console,
+            command=shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
+        )
+        folder = out or _default_out(opened, split, plan, model)
+        _write(evaluation, folder, plots=plots)
+    except ConfigError as exc:
         raise typer.BadParameter(str(exc)) from exc
-    config = load_preset(
-        str(facts["training"]["preset"]),
-        val_clips=val_clips,
-        test_clips=test_clips,
-        seed=int(facts["training"]["seed"]),
-    )
-    count = usable_cores() if workers is None else workers
-    evaluation = evaluate_run(
-        model,
-        config,
-        workers=count,
-        console=Console(stderr=True),
-        command=shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
-    )
-    text = json.dumps(evaluation, indent=2) + "\n"
-    (checkpoint / "evaluation.json").write_text(text, encoding="utf-8")
+    except (GeotagError, EngineError) as exc:
+        console.print(f"error: {exc}", style="red", highlight=False)
+        code = exc.exit_code if isinstance(exc, GeotagError) else EXIT_ENGINE
+        raise typer.Exit(code) from exc
     show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
+    console.print(f"written to {folder}", highlight=False)
 
 
 def evaluate_run(
-    model: Geolocator, config: TrainConfig, *, workers: int, console: Console, command: str
-) -> dict[str, Any]:
-    """Calibrate on validation drives, count on test drives.  -> what evaluation.json holds.
-
-    `command` is what a reader types to get these numbers.
-    """
-    hierarchy = rendered_hierarchy()
-
-    def run(split: str, clips: int, policy: EvaluatedPolicy | None) -> Predictions:
-        samples = RenderedClips(
-            split=split,  # type: ignore[arg-type]
-            clips=clips,
-            sampling=config.sampling,
-            # Each policy looks at drives of its own.
-            seed=0 if policy is None else 1 + config.policies.index(policy),
-        )
-        view = View(
-            frames=model.config.frames,
-            image_px=model.config.image_px,
-            policy=policy and policy.policy,
-            span_s=policy and policy.span_s,
-        )
-        name = split if policy is None else f"{split}, {policy.policy} {policy.span_s:g} s"
-        return predict(model, samples, view, workers=workers, console=console, title=name)
-
-    calibration = calibrate(run("val", config.val_clips, None), hierarchy)
-    each = max(1, config.test_clips // len(config.policies))
-    per_policy = [(policy, run("test", each, policy)) for policy in config.policies]
-    everything = _join([predictions for _, predictions in per_policy])
-    return {
-        "data": config.data,
-        "split": "test",
-        "clips": len(everything.labels["city"]),
-        "modes": {
-            mode: top1(_decode(everything, hierarchy, mode, calibration[mode]), everything.labels)
-            for mode in MODES
-        },
-        "conflict_rate": {
-            mode: conflict_rate(_decode(everything, hierarchy, mode, calibration[mode]), hierarchy)
-            for mode in MODES
-        },
-        "scene_top1": everything.scene_top1,
-        "policies": [
-            _policy_record(policy, predictions, hierarchy, calibration["marginal"])
-            for policy, predictions in per_policy
-        ],
-        "calibration": calibration,
-        "command": command,
-    }
-
-
-def predict(
     model: Geolocator,
-    samples: RenderedClips,
-    view: View,
+    config: TrainConfig,
     *,
     workers: int,
     console: Console,
-    title: str,
-) -> Predictions:
-    """Scores of every sample, in order."""
-    loader = reading_batches(samples, view, size=BATCH, scenes=len(SCENE_GROUPS), workers=workers)
-    torch.set_num_threads(max(1, usable_cores() - workers))
-    logits: dict[Level, list[NDArray[np.float32]]] = {level: [] for level in LEVELS}
-    labels: dict[Level, list[NDArray[np.intp]]] = {level: [] for level in LEVELS}
-    scenes_right = 0
-    total = -(-len(samples.entries) // BATCH)
-    with torch.inference_mode():
-        for batch in track(loader, description=f"evaluating {title}", console=console, total=total):
-            outputs = model(batch.clip_NTHWC)
-            for level in LEVELS:
-                logits[level].append(outputs[level].numpy())
-                labels[level].append(samples.hierarchy.ancestors[level][batch.city_N.numpy()])
-            if "scene" in outputs:
-                scenes_right += int((outputs["scene"].argmax(1) == batch.scene_N).sum())
-    return Predictions(
-        logits={level: np.concatenate(logits[level]) for level in LEVELS},
-        labels={level: np.concatenate(labels[level]) for level in LEVELS},
-        scene_top1=scenes_right / len(samples.entries),
-    )
-
-
-def top1(decoded: Decoded, labels: dict[Level, NDArray[np.intp]]) -> dict[Level, float]:
-    """Share of right answers per level, 0 to 1."""
-    return {level: float((decoded.labels[level] == labels[level]).mean()) for level in LEVELS}
-
-
-def conflict_rate(decoded: Decoded, hierarchy: Hierarchy) -> float:
-    """Share of clips whose answers contradict the tree somewhere, such as a city elsewhere."""
-    conflict = np.zeros(len(decoded.labels["city"]), dtype=bool)
-    for fine, coarse in itertools.pairwise(LEVELS):
-        above = hierarchy.parents[fine][decoded.labels[fine]]
-        conflict |= above != decoded.labels[coarse]
-    return float(conflict.mean())
-
-
-def calibrate(
-    predictions: Predictions, hierarchy: Hierarchy
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Temperature and claim threshold per decoding mode and level, on validation clips.
-
-    Modes that multiply levels take one temperature for all of them, the one with the least
-    negative log-likelihood of the true city; the other modes one per level (Guo et al., ICML 2017).
-    """
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for mode in MODES:
-        if mode in ("without", "trace_only"):
-            temperatures = {
-                level: _best_temperature(predictions, hierarchy, mode, (level,)) for level in LEVELS
-            }
-        else:
-            shared = _best_temperature(predictions, hierarchy, mode, LEVELS)
-            temperatures = dict.fromkeys(LEVELS, shared)
-        decoded = decode(predictions.logits, hierarchy, mode, temperatures)
-        result[mode] = {
-            level: {
-                "temperature": round(temperatures[level], 4),
-                "threshold_prob": claim_threshold(
-                    decoded.probs[level].max(axis=1),
-                    decoded.probs[level].argmax(axis=1) == predictions.labels[level],
-                ),
-            }
-            for level in LEVELS
-        }
-    return result
-
-
-def claim_threshold(confidence_N: NDArray[np.float64], right_N: NDArray[np.bool_]) -> float:
-    """Lowest confidence, in steps of 0.05, from which claims are right WANTED_PRECISION often."""
-    for threshold in np.arange(0.3, 0.96, 0.05):
-        claimed = confidence_N >= threshold
-        if not claimed.any() or right_N[claimed].mean() >= WANTED_PRECISION:
-            return round(float(threshold), 2)
-    return 0.95
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % confidence interval of a share.  Source: Wilson 1927, z = 1.96."""
-    z = 1.96
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def show_evaluation(evaluation: dict[str, Any], console: Console) -> None:
-    """Print the tables: levels by decoding mode, then sampling policies."""
-    count = evaluation["clips"]
-    title = f"top-1 % on {count} {evaluation['data']} {evaluation['split']} clips, one clip each"
-    table = Table(title=title)
-    table.add_column("decoding")
-    for level in LEVELS:
-        table.add_column(level, justify="right")
-    table.add_column("conflicts", justify="right")
-    for mode, row in evaluation["modes"].items():
-        cells = [_with_interval(row[level], count) for level in LEVELS]
-        table.add_row(mode, *cells, f"{100 * evaluation['conflict_rate'][mode]:.1f}")
-    console.print(table)
-    table = Table(title="by sampling policy (marginal decoding)")
-    for name in ("policy", "span s", "city", "country", "clips"):
-        table.add_column(name, justify="left" if name == "policy" else "right")
-    for row in evaluation["policies"]:
-        shares = [
-            _with_interval(row[f"{level}_top1"], row["clips"]) for level in ("city", "country")
-        ]
-        table.add_row(row["policy"], f"{row['span_s']:g}", *shares, str(row["clips"]))
-    console.print(table)
-
-
-def _with_interval(share: float, count: int) -> str:
-    low, high = wilson_interval(share, count)
-    return f"{100 * share:.1f} ({100 * low:.0f}-{100 * high:.0f})"
-
-
-def _policy_record(
-    policy: EvaluatedPolicy,
-    predictions: Predictions,
-    hierarchy: Hierarchy,
-    calibration: dict[str, dict[str, float]],
+    command: str,
+    plan: Plan | None = None,
+    still: Looks | None = None,
 ) -> dict[str, Any]:
-    shares = top1(_decode(predictions, hierarchy, "marginal", calibration), predictions.labels)
-    return {
-        "policy": policy.policy,
-        "span_s": policy.span_s,
-        **{f"{level}_top1": shares[level] for level in LEVELS},
-        "clips": len(predictions.labels["city"]),
-    }
+    """Calibrate on validation clips, count on test clips.  -> what evaluation.json holds.
 
+    Args:
+        model: trained by `config`.
+        config: its data, sampling, policies, and how many clips calibrate and are counted.
+        workers: reading processes.
+        console: where progress is shown.
+        command: what a reader types to get these numbers.
+        plan: how clips are looked at; None for one clip each, its frames picked as in training.
+        still: of a model of single pictures: the frame it is shown, if not as it was trained.
 
-def _decode(
-    predictions: Predictions,
-    hierarchy: Hierarchy,
-    mode: DecodingMode,
-    calibration: dict[str, dict[str, float]],
-) -> Decoded:
-    temperatures = {level: calibration[level]["temperature"] for level in LEVELS}
-    return decode(predictions.logits, hierarchy, mode, temperatures)
-
-
-def _best_temperature(
-    predictions: Predictions, hierarchy: Hierarchy, mode: DecodingMode, levels: tuple[Level, ...]
-) -> float:
-    """Least NLL of the finest of `levels` over a logarithmic grid from 1/4 to 8."""
-    target = levels[0]
-    rows = np.arange(len(predictions.labels[target]))
-
-    def loss(temperature: float) -> float:
-        decoded = decode(predictions.logits, hierarchy, mode, dict.fromkeys(levels, temperature))
-        truth = decoded.probs[target][rows, predictions.labels[target]]
-        return float(-np.log(np.maximum(truth, 1e-12)).mean())
-
-    return float(min(np.geomspace(0.25, 8.0, 61), key=loss))
-
-
-def _join(parts: list[Predictions]) -> Predictions:
-    counts = [len(part.labels["city"]) for part in parts]
-    return Predictions(
-        logits={level: np.concatenate([p.logits[level] for p in parts]) for level in LEVELS},
-        labels={level: np.concatenate([p.labels[level] for p in parts]) for level in LEVELS},
-        scene_top1=float(np.average([p.scene_top1 for p in parts], weights=counts)),
+    Raises:
+        DatasetError: the data set cannot be used.
+    """
+    plan = plan or Plan(picking=steady(config.input.picking))
+    if config.data == RENDERED:
+        hierarchy = rendered_hierarchy()
+    else:
+        # The tree that was trained on: another split may lack places.
+        hierarchy = open_dataset(
+            config.data, "train", sampling=config.sampling, splitting=config.splitting
+        ).hierarchy
+    shown = seen_stills(asdict(config.model))
+    scorer = CheckpointScorer(
+        model,
+        hierarchy,
+        label=config.preset,
+        resize=config.input.resize,
+        **(shown | {"still": still} if still else shown),
     )
+    opened = _Opened(
+        candidate=Candidate(scorer=scorer),
+        is_bundle=False,
+        spec=config.data,
+        is_own=True,
+        splitting=config.splitting,
+        picking=config.input.picking,
+        sampling=config.sampling,
+        policies=config.policies,
+        val_clips=config.val_clips,
+        test_clips=config.test_clips,
+    )
+    return evaluate(
+        opened.candidate,
+        _task(opened, "test", plan, val_clips=None, test_clips=None),
+        plan,
+        workers=workers,
+        console=console,
+        command=command,
+    )
+
+
+def steady(picking: Picking) -> Picking:
+    """How evaluation picks the frames of a model that was trained so: mixed is drawn at random."""
+    return "uniform" if picking == "mixed" else picking
+
+
+def _open(folder: Path, data: str | None) -> _Opened:
+    """Open a model, and find out how it is to be evaluated on `data`; None: what it learned."""
+    opened = open_model(folder)
+    if isinstance(opened, BundleScorer):
+        return _opened_bundle(opened, folder, data)
+    scorer, record = opened
+    facts = record["training"]
+    own = None if facts.get("data") is None else str(facts["data"])
+    spec = _spec(folder, data, own)
+    candidate = Candidate(scorer=scorer) if spec == own else _calibrated(scorer, folder)
+    try:
+        return _Opened(
+            candidate=candidate,
+            is_bundle=False,
+            spec=spec,
+            is_own=spec == own,
+            splitting=facts.get("splitting", "official"),
+            picking=facts.get("input", {}).get("picking", "uniform"),
+            sampling=SamplingRange(**facts["sampling"]),
+            policies=tuple(EvaluatedPolicy(**policy) for policy in facts["policies"]),
+            val_clips=facts["val_clips"],
+            test_clips=facts["test_clips"],
+        )
+    except (KeyError, TypeError) as exc:
+        raise TrainError(
+            f"evaluating {folder}: its {FACTS} does not say how clips are sampled ({exc!r}). Train "
+            "it again with python -m train.fit."
+        ) from exc
+
+
+def _opened_bundle(scorer: BundleScorer, folder: Path, data: str | None) -> _Opened:
+    manifest = scorer.bundle.manifest
+    sampling = manifest.sampling
+    return _Opened(
+        candidate=Candidate(
+            scorer=scorer,
+            calibration={
+                mode: {level: asdict(entry) for level, entry in levels.items()}
+                for mode, levels in manifest.calibration.items()
+            },
+            calibrated_by="the bundle",
+        ),
+        is_bundle=True,
+        spec=_spec(folder, data, RENDERED if manifest.domain == RENDERED else None),
+        is_own=False,  # nothing says where that data is, nor that it is the same
+        splitting="official",
+        picking=str(manifest.training.get("input_picking") or "uniform"),  # type: ignore[arg-type]
+        sampling=SamplingRange(
+            min_span_s=sampling.min_span_s,
+            max_span_s=sampling.max_span_s,
+            max_keyframe_gap_s=sampling.max_keyframe_gap_s,
+            clips=sampling.clips,
+        ),
+        policies=tuple(
+            EvaluatedPolicy(policy=policy.policy, span_s=policy.span_s)
+            for policy in sampling.policies
+        ),
+        val_clips=None,
+        test_clips=None,
+    )
+
+
+def _calibrated(scorer: CheckpointScorer, run: Path) -> Candidate:
+    """A run with the calibration that an earlier evaluation fitted, where there was one."""
+    try:
+        record = json.loads((run / EVALUATION).read_text(encoding="utf-8"))["calibration"]
+        calibration = {
+            str(mode): {
+                str(level): {
+                    name: float(record[mode][level][name])
+                    for name in ("temperature", "threshold_prob")
+                }
+                for level in LEVELS
+            }
+            for mode in MODES
+        }
+    except FileNotFoundError:
+        return Candidate(scorer=scorer)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise TrainError(
+            f"reading the calibration of {run / EVALUATION}: it is damaged ({exc!r}). Evaluate the "
+            "run on its own data first: python -m train.evaluate without --data."
+        ) from exc
+    return Candidate(
+        scorer=scorer, calibration=calibration, calibrated_by=f"the run's {EVALUATION}"
+    )
+
+
+def _spec(folder: Path, data: str | None, own: str | None) -> str:
+    if spec := data or own:
+        return spec
+    raise TrainError(
+        f"evaluating {folder}: what it was trained on is not known here. Say on which data set "
+        "with --data: rendered, cityguessr:PATH, msls:PATH, manifest:FILE or shards:PATH."
+    )
+
+
+def _task(
+    opened: _Opened,
+    split: Split,
+    plan: Plan,
+    *,
+    val_clips: int | None,
+    test_clips: int | None,
+) -> Task:
+    """What to look at.
+
+    A run is calibrated on validation clips of what it was trained on. On other data, and for a
+    bundle, the calibration that the model has is used: it is what its user gets.
+    """
+    spec, fits = opened.spec, opened.candidate.calibration is None
+    if opened.is_own:
+        val_clips, test_clips = val_clips or opened.val_clips, test_clips or opened.test_clips
+    if spec == RENDERED:
+        return rendered_task(
+            split=split,
+            sampling=opened.sampling,
+            policies=opened.policies,
+            val_clips=(val_clips or TEST_CLIPS // 2) if fits else None,
+            test_clips=test_clips or TEST_CLIPS,
+        )
+    splitting = opened.splitting if opened.is_own else "official"
+
+    def part(split: Split) -> ClipDataset:
+        return open_dataset(spec, split, sampling=opened.sampling, splitting=splitting)
+
+    return dataset_task(
+        part(split),
+        part("val") if fits else None,
+        split=split,
+        view=view_of(opened.candidate.scorer, plan),
+        policies=opened.policies,
+        val_clips=val_clips,
+        test_clips=test_clips,
+    )
+
+
+def _default_out(opened: _Opened, split: str, plan: Plan, model: Path) -> Path:
+    """The run folder for the evaluation that export reads; no other may take its place."""
+    if opened.is_bundle:
+        return Path("evaluation")
+    usual = steady(opened.picking)
+    if opened.is_own and split == "test" and plan.clips == 1 and plan.picking == usual:
+        return model
+    kind, _, path = opened.spec.partition(":")
+    words = [kind, Path(path).name, split, plan.picking * (plan.picking != usual)]
+    words += [f"{plan.clips} clips"] if plan.clips > 1 else []
+    return model / re.sub(r"[^\w.]+", "-", " ".join(["evaluation", *filter(None, words)]))
+
+
+def _write(evaluation: dict[str, Any], folder: Path, *, plots: bool) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(evaluation, indent=2, allow_nan=False) + "\n"
+        (folder / EVALUATION).write_text(text, encoding="utf-8", newline="\n")
+        if plots:
+            draw_plots(evaluation, folder)
+    except OSError as exc:
+        raise OutputError(
+            f"writing the evaluation into {folder}: {exc}. Choose another --out."
+        ) from exc
+
+
+def _split(text: str) -> Split:
+    for known in get_args(Split):
+        if text == known:
+            return cast("Split", known)
+    raise TrainError(f"--split {text!r}: allowed are {', '.join(get_args(Split))}.")
+
+
+def _picking(text: str) -> Picking:
+    for known in get_args(Picking):
+        if text == known and text != "mixed":  # mixed draws at random: for training
+            return cast("Picking", known)
+    allowed = [known for known in get_args(Picking) if known != "mixed"]
+    raise TrainError(f"--picking {text!r}: allowed are {', '.join(allowed)}.")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,10 @@ def main(
             help="Hub id, folder or .pth of VideoMAE weights; none to start from nothing."
         ),
     ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Fetch weights for non-commercial use alone, too."),
+    ] = False,
     texts: Annotated[
         str | None, typer.Option(help="File of train.texts, or names: embeddings of place names.")
     ] = None,
@@ -138,6 +142,7 @@ def main(
                 workers=max(1, usable_cores() // 2) if workers is None else workers,
                 compiled=world.is_gpu if compiled is None else compiled,
                 tensorboard=tensorboard,
+                is_accepted=accept_licence,
                 console=console,
             )
         except KeyboardInterrupt as exc:
@@ -209,7 +214,7 @@ def _run_folder(out: Path | None, preset: str, world: World) -> Path:
 
 
 def _go_on(run: Path, out: Path | None, changes: dict[str, Any]) -> tuple[TrainConfig, Path]:
-    config, _, _ = load_state(run)
+    config = load_state(run).config
     if out is not None:
         raise ValueError(f"--out {out}: a run goes on in its own folder, {run}")
     given = {name: value for name, value in changes.items() if value is not None}

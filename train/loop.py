@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,7 @@ from train.losses import NO_SCENE, Targets, loss_sums
 from train.models.videomae import random_tokens
 from train.optim import RunningMean, learning_rate, make_optimiser, set_learning_rate
 from train.resume import load_optimiser, optimiser_tensors
+from train.stills import draw_stills, take_stills
 from train.warmstart import StandardisedHeads
 
 if TYPE_CHECKING:
@@ -188,6 +190,11 @@ class Learner:
             generator = torch.Generator().manual_seed(self.config.seed * 2**31 + step)
             kept_NP = random_tokens(size, self.model.config.tokens, share, generator)
             kept_NP = kept_NP[self.world.rank :: self.world.size]
+        if model.still != "none":
+            generator = torch.Generator().manual_seed(self.config.seed * 2**31 + step)
+            chosen_N = draw_stills(size, batch.clip_NTHWC.shape[1], model.still, generator)
+            chosen_N = chosen_N[self.world.rank :: self.world.size][: len(batch)]
+            batch = replace(batch, clip_NTHWC=take_stills(batch.clip_NTHWC, chosen_N))
         rows = torch.arange(len(batch)).tensor_split(self.config.accumulate)
         for chosen in rows:
             piece = batch.take(chosen.tolist()).to(self.world.device)

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a model is, how good it is, what for and what not."""
+"""Model cards: ours say what a model is, how good, what for and what not; others' are read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from engines.bundle import LEVELS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engines.bundle import Manifest
 
 
@@ -141,3 +143,16 @@ def zero_shot_card(manifest: Manifest, licence: str) -> str:
             "",
         )
     )
+
+
+def card_licence(folder: Path) -> str:
+    """The licence that the front matter of a model's README.md names."""
+    try:
+        lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()[:200]
+    except (OSError, UnicodeDecodeError):
+        return "not stated"
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("license", "licence") and value.strip():
+            return value.strip().strip("'\"")[:80]
+    return "not stated"

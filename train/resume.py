@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from engines.bundle import sha256_of
 from train.checkpoint import write_aside
 from train.config import TrainConfig, config_from_record
 from train.errors import TrainError
+from train.models.videomae import VideoMAEConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +37,8 @@ class Progress:
 
     step: int
     """Steps done."""
+    steps: int
+    """Steps of the whole run."""
     best_score: float | None = None
     """Of the weights that are kept as the best; None while there are none."""
     best_step: int | None = None
@@ -45,9 +47,22 @@ class Progress:
 
 
 def save_state(
-    run: Path, config: TrainConfig, progress: Progress, tensors: Mapping[str, Tensor]
+    run: Path,
+    config: TrainConfig,
+    progress: Progress,
+    tensors: Mapping[str, Tensor],
+    architecture: VideoMAEConfig,
+    facts: Mapping[str, Any],
 ) -> None:
     """Keep all that the rest of a run depends on; the state before stays until this one is whole.
+
+    Args:
+        run: the run's folder.
+        config: the recipe.
+        progress: how far it is.
+        tensors: all that training has changed.
+        architecture: shape of the encoder.
+        facts: what is to be told of the weights that it began from.
 
     Raises:
         OSError: it cannot be written.
@@ -64,6 +79,8 @@ def save_state(
         "file": name,
         "sha256": sha256_of(folder / name),
         "progress": asdict(progress),
+        "architecture": asdict(architecture),
+        "facts": dict(facts),
         "config": asdict(config),
     }
     write_aside(folder / STATE, (json.dumps(record, indent=2) + "\n").encode())
@@ -72,8 +89,29 @@ def save_state(
             old.unlink()
 
 
-def load_state(run: Path) -> tuple[TrainConfig, Progress, dict[str, Tensor]]:
-    """What a run was, how far it got, and its tensors.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class State:
+    """A run that can go on."""
+
+    config: TrainConfig
+    progress: Progress
+    architecture: VideoMAEConfig
+    facts: dict[str, Any]
+    weights: Path
+    """File of the tensors."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps were done."""
+        return self.progress.step >= self.progress.steps
+
+    def read_tensors(self) -> dict[str, Tensor]:
+        """All that training had changed."""
+        return load_file(self.weights)
+
+
+def load_state(run: Path) -> State:
+    """What a run was and how far it got.
 
     Raises:
         TrainError: there is nothing to go on from, or it is damaged.
@@ -92,14 +130,19 @@ def load_state(run: Path) -> tuple[TrainConfig, Progress, dict[str, Tensor]]:
                 f"going on with {run}: {weights.name} is not the file that {STATE} describes. It "
                 "was damaged; copy the folder again, or begin again with python -m train.fit."
             )
-        config = config_from_record(record["config"], source=str(path))
-        return config, Progress(**record["progress"]), load_file(weights)
+        return State(
+            config=config_from_record(record["config"], source=str(path)),
+            progress=Progress(**record["progress"]),
+            architecture=VideoMAEConfig(**record["architecture"]),
+            facts=dict(record["facts"]),
+            weights=weights,
+        )
     except FileNotFoundError as exc:
         raise TrainError(
             f"going on with {run}: there is no {exc.filename}. A run that can go on is the folder "
             "that python -m train.fit was writing."
         ) from exc
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
+    except (OSError, ValueError, KeyError, TypeError) as exc:
         raise TrainError(
             f"going on with {run}: its state is damaged ({exc!r}). Begin again with "
             "python -m train.fit."

@@ -25,6 +25,7 @@ from geotag.places.hierarchy import decode
 from train.build import build_model, open_sources, scoring_view, training_view
 from train.checkpoint import save_checkpoint
 from train.data.loading import Plan, reading_batches, training_batches
+from train.data.sources import notes_of
 from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
 from train.loop import Learner
@@ -62,6 +63,7 @@ def train(
     compiled: bool,
     console: Console,
     tensorboard: bool = False,
+    is_accepted: bool = False,
 ) -> None:
     """Train, or go on where `run` stopped; leaves the checkpoint and `metrics.jsonl` in `run`.
 
@@ -69,14 +71,21 @@ def train(
         TrainError: the run cannot begin or go on; the text says what to try.
         DatasetError: the dataset is unusable.
     """
+    run.mkdir(parents=True, exist_ok=True)
     seed_everything(config.seed)
     if not world.is_gpu:
         # Threads of one matrix product wait for each other: on a core that reads, all would wait.
         torch.set_num_threads(max(1, usable_cores() // world.size - workers))
     sources = open_sources(config)
-    goes_on = (run / FOLDER / STATE).is_file()
+    state = load_state(run) if (run / FOLDER / STATE).is_file() else None
     with _with_advice(config):
-        model = build_model(config, sources, is_new=not goes_on, console=console)
+        model, facts = build_model(
+            config,
+            sources,
+            architecture=None if state is None else state.architecture,
+            is_accepted=is_accepted,
+            tell=lambda text: console.print(text, markup=False, highlight=False),
+        )
         learner = Learner(
             model,
             config,
@@ -86,10 +95,10 @@ def train(
             texts_KE=sources.texts_KE,
             compiled=compiled,
         )
-        progress = Progress(step=0)
-        if goes_on:
-            _, progress, tensors = load_state(run)
-            learner.load(tensors)
+        progress = Progress(step=0, steps=sources.steps)
+        if state is not None:
+            progress, facts = state.progress, state.facts
+            learner.load(state.read_tensors())
             _forget_lines(run / "metrics.jsonl", progress.step, world)
         if world.is_first:
             _announce(config, sources, run, progress, console)
@@ -102,6 +111,7 @@ def train(
             workers=workers,
             console=console,
             tensorboard=tensorboard,
+            facts=facts,
         ).go(progress)
 
 
@@ -119,10 +129,11 @@ class _Run:
         workers: int,
         console: Console,
         tensorboard: bool,
+        facts: dict[str, Any],
     ) -> None:
         self.config, self.folder, self.world, self.sources = config, folder, world, sources
         self.learner, self.workers, self.console = learner, workers, console
-        self.tensorboard = tensorboard
+        self.tensorboard, self.facts = tensorboard, facts
         self.unread: tuple[BadSample, ...] = ()
         self.plan = Plan(
             samples=len(sources.train.entries),
@@ -160,6 +171,7 @@ class _Run:
                 is_pause = is_last or progress.step % LOG_EVERY == 0
                 if is_pause:
                     write(self.learner.report(progress.step))
+                if is_last or is_pause or self._is_scoring(progress.step):
                     progress = self._remember_bad(progress)
                 if is_last or self._is_scoring(progress.step):
                     progress = self._keep_best(progress)
@@ -225,7 +237,7 @@ class _Run:
         return right / total
 
     def _save_model(self, model: Geolocator, progress: Progress, score: float | None) -> None:
-        facts = training_facts(self.config, self.sources.train)
+        facts = training_facts(self.config, self.sources.train) | self.facts
         facts |= {"step": progress.step, "bad_samples": len(progress.bad)}
         if score is not None:
             facts |= {"selected_on": self.sources.chosen_on.name, "selected_city_top1": score}
@@ -233,7 +245,14 @@ class _Run:
 
     def _save(self, progress: Progress) -> None:
         if self.world.is_first:
-            save_state(self.folder, self.config, progress, self.learner.tensors())
+            save_state(
+                self.folder,
+                self.config,
+                progress,
+                self.learner.tensors(),
+                self.learner.model.config,
+                self.facts,
+            )
             _write_bad(self.folder / "bad_samples.csv", progress.bad)
         self.world.wait()
 
@@ -377,6 +396,8 @@ def _announce(
         markup=False,
         highlight=False,
     )
+    for note in notes_of(sources.train):
+        console.print(note, markup=False, highlight=False)
     if config.data == "rendered":
         return
     cities = sources.train.hierarchy.places["city"]

@@ -20,8 +20,7 @@ from train.data.rendered import render_clip
 from train.data.world import SCENE_GROUPS, draw_drive, places
 
 if TYPE_CHECKING:
-    from train.config import SamplingRange
-    from train.data.dataset import View
+    from train.data.dataset import SamplingRange, View
     from train.data.world import Drive
 
 

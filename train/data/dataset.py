@@ -53,6 +53,17 @@ class Augmentation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingRange:
+    """The clips that training draws, where times are known."""
+
+    min_span_s: float = 2.0
+    max_span_s: float = 25.0
+    max_keyframe_gap_s: float = 2.5
+    clips: int = 3
+    """Clips per video that the exported bundle asks for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """How a clip is to be read."""
 

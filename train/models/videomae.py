@@ -195,10 +195,10 @@ def load_transformers_state(encoder: VideoMAEEncoder, state: Mapping[str, Tensor
     Raises:
         ValueError: a tensor is missing, unknown or of another shape.
     """
-    renamed = {_our_name(name.removeprefix("videomae.")): value for name, value in state.items()}
+    renamed = {our_name(name.removeprefix("videomae.")): value for name, value in state.items()}
     patch = renamed.get("patch.weight")
-    if patch is not None and patch.ndim == 5:  # Conv3d: [D, colour, time, height, width]
-        renamed["patch.weight"] = patch.permute(0, 2, 3, 4, 1).flatten(1)
+    if patch is not None and patch.ndim == 5:
+        renamed["patch.weight"] = patch_matrix(patch)
     try:
         encoder.load_state_dict(renamed, strict=True)
     except RuntimeError as exc:
@@ -220,7 +220,13 @@ _NAMES = (
 """Pieces of a transformers name and ours; the longer of two that overlap comes first."""
 
 
-def _our_name(name: str) -> str:
+def our_name(name: str) -> str:
+    """The name here of a tensor that a `transformers.VideoMAEModel` calls `name`."""
     for theirs, ours in _NAMES:
         name = name.replace(theirs, ours)
     return name
+
+
+def patch_matrix(kernel: Tensor) -> Tensor:
+    """Weights of the tubelet convolution as ours: [D, colour, time, H, W] -> [D, values]."""
+    return kernel.permute(0, 2, 3, 4, 1).flatten(1)

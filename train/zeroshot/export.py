@@ -29,7 +29,7 @@ from geotag.places.lists import places_text
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
 from train.export import PARITY, ExportReport, bundle_aside, check_parity, check_target
-from train.model_card import zero_shot_card
+from train.model_card import card_licence, zero_shot_card
 from train.models.heads import HEADS
 from train.onnx_graph import write_graph
 from train.zeroshot.checkpoint import embed_pictures, embed_texts, read_checkpoint
@@ -195,19 +195,6 @@ def score_clips(
         logs = log_softmax(logits).reshape(*shape[:2], -1).mean(axis=1)
         scores[head] = np.asarray(logs, dtype=np.float32)
     return scores
-
-
-def card_licence(folder: Path) -> str:
-    """The licence that the front matter of a model's README.md names."""
-    try:
-        lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()[:200]
-    except (OSError, UnicodeDecodeError):
-        return "not stated"
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() in ("license", "licence") and value.strip():
-            return value.strip().strip("'\"")[:80]
-    return "not stated"
 
 
 def _facts(

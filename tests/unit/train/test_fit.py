@@ -1,63 +1,229 @@
-from collections import Counter
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import load_file
 
-from train.config import load_preset
-from train.data.clips import RenderedClips, class_counts, rendered_hierarchy
-from train.fit import fresh_batches, learning_rate, new_run_folder, parameter_groups, replay
-from train.models.geolocator import Geolocator
-from train.models.videomae import VideoMAEConfig
+from tests.process import geotag_environ
+from train.build import open_sources
+from train.config import TrainConfig, load_preset
+from train.data.clips import rendered_hierarchy, rendered_places_csv
+from train.data.dataset import BadSample, Entry, Sample, View
+from train.data.sources import SOURCES, Source
+from train.errors import TrainError
+from train.fit import new_run_folder
+from train.loop import Learner
+from train.processes import World
+from train.resume import load_state
+from train.training import train
 
-
-def numbered_batches(count: int, size: int) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-    ids = torch.arange(count * size).reshape(count, size)
-    return [(row[:, None].float(), {"city": row}) for row in ids]
-
-
-@pytest.mark.parametrize("views", [1, 2, 5])
-def test_every_clip_is_shown_as_often_as_asked_with_its_own_label(views: int) -> None:
-    shown: Counter[int] = Counter()
-    for pixels, labels in replay(numbered_batches(60, 8), views=views, seed=0):
-        assert torch.equal(pixels[:, 0].long(), labels["city"])
-        shown.update(labels["city"].tolist())
-    assert set(shown) == set(range(480))
-    assert set(shown.values()) == {views}
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+ROOT = Path(__file__).parents[3]
 
 
-def test_replay_is_the_same_every_time() -> None:
-    first, second = (
-        [labels["city"].tolist() for _, labels in replay(numbered_batches(9, 4), views=3, seed=7)]
-        for _ in range(2)
-    )
-    assert first == second
+class Footage:
+    """Noise with labels, some of it unreadable, some without scenes."""
+
+    name = "noise"
+    places_csv = rendered_places_csv()
+    hierarchy = rendered_hierarchy()
+
+    def __init__(self, clips: int = 24, bad: tuple[int, ...] = (), cities: int = 24) -> None:
+        self.bad = bad
+        self.entries = [
+            Entry(name=f"clip {index}", city_id=index % cities, group=str(index))
+            for index in range(clips)
+        ]
+
+    def read(self, index: int, view: View) -> Sample | BadSample:
+        if index in self.bad:
+            return BadSample(name=f"clip {index}", reason=f"clip {index}: no such frames")
+        rng = np.random.default_rng([0 if view.seed is None else view.seed, index])
+        shape = (view.frames, view.image_px, view.image_px, 3)
+        return Sample(
+            clip_THWC=rng.integers(0, 256, shape, dtype=np.uint8),
+            city_id=self.entries[index].city_id,
+            scene_S=np.full(16, 1 / 16, np.float32),
+            scene_id=index % 16,
+        )
 
 
-def test_enough_clips_are_rendered_for_all_steps() -> None:
-    config = load_preset("demo", steps=7, views=3)
-    assert fresh_batches(config) * config.views >= config.steps
+def recipe(**changes: object) -> TrainConfig:
+    """Few steps that use everything there is: all teachers, replays, dropped tokens, a mean."""
+    settings: dict[str, object] = {
+        "steps": 6,
+        "batch": 4,
+        "views": 2,
+        "val_clips": 4,
+        "test_clips": 6,
+        "eval_every": 0.5,
+        "model_scene": "attention",
+        "model_text": "all",
+        "loss_text_weight": 1.0,
+        "optimiser_ema_decay": 0.9,
+        "optimiser_layer_decay": 0.8,
+    }
+    return load_preset("demo", **{**settings, **changes})
 
 
-def test_the_learning_rate_rises_then_falls_to_its_share() -> None:
-    config = load_preset("demo", steps=200)
-    rates = [learning_rate(step, config) for step in range(200)]
-    peak = int(np.argmax(rates))
-    assert max(rates) == pytest.approx(config.lr)
-    assert rates[:peak] == sorted(rates[:peak])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert rates[-1] < 1.2 * config.lr * config.min_lr_share
+def fit(config: TrainConfig, run: Path) -> str:
+    """Train without worker processes; what a person was told."""
+    run.mkdir(exist_ok=True)
+    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    with console.file:
+        train(config, run, world=ALONE, workers=0, compiled=False, console=console)
+    return console.export_text()
 
 
-def test_biases_and_norms_do_not_decay() -> None:
-    config = VideoMAEConfig(frames=2, image_px=32, width=16, depth=1, heads=2, mlp_width=32)
-    model = Geolocator(config, class_counts(rendered_hierarchy()))
-    decayed, rest = parameter_groups(model, 0.05)
-    assert all(parameter.ndim == 2 for parameter in decayed["params"])
-    assert rest["weight_decay"] == 0.0
-    counted = len(decayed["params"]) + len(rest["params"])
-    assert counted == len(list(model.parameters()))
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+@pytest.fixture
+def footage(monkeypatch: pytest.MonkeyPatch) -> dict[str, Footage]:
+    """Opened as `noise:.`: the parts of a dataset, to be exchanged by a test."""
+    parts = {split: Footage() for split in ("train", "val", "test")}
+    monkeypatch.setitem(SOURCES, "noise", Source(open=lambda request: parts[request.split]))
+    return parts
+
+
+def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(recipe(), tmp_path / "whole")
+    usual = Learner.step
+
+    def interrupted(learner: Learner, batch: object, step: int) -> None:
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)  # in the middle of a step
+        usual(learner, batch, step)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe(), tmp_path / "halves")
+    assert load_state(tmp_path / "halves").progress.step == 4
+    config = load_state(tmp_path / "halves").config
+    assert "going on at step 4" in fit(config, tmp_path / "halves")
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "halves")[name], value), name
+    states = [load_state(tmp_path / run).read_tensors() for run in ("whole", "halves")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_best_weights_are_kept_and_the_last_ones_to_go_on_from(
+    tmp_path: Path, footage: dict[str, Footage]
+) -> None:
+    config = recipe(data="noise:.", texts="names", views=1, batch=12, steps=4)
+    fit(config, tmp_path)
+    facts = json.loads((tmp_path / "checkpoint.json").read_text())["training"]
+    assert facts["selected_on"] == "noise"
+    assert 0 <= facts["selected_city_top1"] <= 1
+    progress = load_state(tmp_path).progress
+    assert progress.step == 4
+    assert progress.best_step == facts["step"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_pieces_of_a_batch_add_up_to_the_whole(tmp_path: Path, accumulate: int) -> None:
+    config = recipe(model_warm_start=False, steps=2, eval_every=0.0)
+    fit(config, tmp_path / "whole")
+    fit(replace(config, accumulate=accumulate), tmp_path / "pieces")
+    pieces = weights(tmp_path / "pieces")
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(pieces[name], value, rtol=0, atol=1e-5)
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    two = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "-m"]
+    changes = {"steps": 3, "batch": 8, "views": 2, "accumulate": 2, "val_clips": 8}
+    changes |= {"model_scene": "attention", "model_text": "all", "loss_text_weight": 1.0}
+    for name, start, more in (("one", [], {"accumulate": 1}), ("two", two, {})):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", *start, "tests.train_process", str(tmp_path / name)),
+                # Without the warm start: what is near zero there, Adam enlarges to its full step.
+                json.dumps({**changes, **more, "model_warm_start": False}),
+            ],
+            env={**geotag_environ(), "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    found = weights(tmp_path / "two")
+    for name, value in weights(tmp_path / "one").items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("one", "two")]
+    one, both = (json.loads(log.splitlines()[-1]) for log in logs)
+    assert both == pytest.approx(one, abs=1e-4)
+
+
+def test_samples_that_cannot_be_read_are_counted_and_listed(
+    tmp_path: Path, footage: dict[str, Footage]
+) -> None:
+    footage["train"] = Footage(bad=(3, 7))
+    said = fit(recipe(data="noise:.", texts="names", views=1, steps=6, eval_every=0.0), tmp_path)
+    assert "left out clip 3: clip 3: no such frames" in said
+    assert (tmp_path / "bad_samples.csv").read_text().splitlines()[0] == "sample,reason"
+    assert len((tmp_path / "bad_samples.csv").read_text().splitlines()) == 3
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["training"]["bad_samples"] == 2
+
+
+def test_a_dataset_that_is_mostly_unreadable_stops_the_run(
+    tmp_path: Path, footage: dict[str, Footage]
+) -> None:
+    footage["train"] = Footage(bad=tuple(range(4, 24)))
+    with pytest.raises(TrainError, match="Check the dataset"):
+        fit(recipe(data="noise:.", texts="names", views=1, batch=8, steps=10), tmp_path)
+
+
+def test_a_batch_of_nothing_but_unreadable_clips_says_why(
+    tmp_path: Path, footage: dict[str, Footage]
+) -> None:
+    footage["train"] = Footage(bad=tuple(range(24)))
+    config = recipe(data="noise:.", texts="names", model_warm_start=False)
+    with pytest.raises(TrainError, match="no such frames"):
+        fit(config, tmp_path)
+
+
+def test_cities_without_a_clip_are_named(tmp_path: Path, footage: dict[str, Footage]) -> None:
+    footage["train"] = Footage(cities=22)
+    said = fit(recipe(data="noise:.", texts="names", views=1, steps=1), tmp_path)
+    assert "2 of 24 cities have no clip to learn from" in said
+
+
+def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="lower --lr"):
+        fit(recipe(optimiser_lr=1e30, optimiser_clip_norm=0.0, eval_every=0.0), tmp_path)
+
+
+def test_texts_that_do_not_exist_say_how_to_make_them(footage: dict[str, Footage]) -> None:
+    with pytest.raises(TrainError, match=r"python -m train\.texts"):
+        open_sources(recipe(data="noise:.", texts=""))
+
+
+def test_going_on_needs_a_state_that_is_whole(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"there is no .*state\.json"):
+        load_state(tmp_path)
+    fit(recipe(steps=1, eval_every=0.0), tmp_path)
+    (state,) = (tmp_path / "last").glob("*.safetensors")
+    state.write_bytes(state.read_bytes()[:-7] + b"damaged")
+    with pytest.raises(TrainError, match="was damaged"):
+        load_state(tmp_path)
 
 
 def test_a_run_never_overwrites_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,41 +233,3 @@ def test_a_run_never_overwrites_another(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "runs/demo/model.safetensors").touch()
     with pytest.raises(FileExistsError, match="another --out"):
         new_run_folder(tmp_path / "runs/demo", "demo")
-
-
-def training_clips(**changes: object) -> RenderedClips:
-    settings: dict[str, object] = {
-        "split": "train",
-        "clips": 40,
-        "frames": 4,
-        "image_px": 32,
-        "sampling": load_preset("demo").sampling,
-        "hierarchy": rendered_hierarchy(),
-    }
-    return RenderedClips(**{**settings, **changes})  # type: ignore[arg-type]
-
-
-def test_a_sample_is_the_same_whenever_it_is_asked_for() -> None:
-    clips = training_clips()
-    (first, labels), (again, _) = clips[3], clips[3]
-    assert torch.equal(first, again)
-    assert first.dtype == torch.uint8
-    assert first.shape == (4, 32, 32, 3)
-    assert set(labels) == {"city", "state", "country", "continent", "scene"}
-
-
-def test_labels_follow_the_tree() -> None:
-    tree = rendered_hierarchy()
-    for index in range(6):
-        labels = training_clips()[index][1]
-        for level in ("state", "country", "continent"):
-            assert labels[level] == tree.ancestors[level][labels["city"]]
-
-
-def test_other_seeds_and_splits_show_other_clips() -> None:
-    pixels = [
-        training_clips(seed=seed, split=split)[0][0]
-        for seed, split in ((0, "train"), (1, "train"), (0, "val"))
-    ]
-    assert not torch.equal(pixels[0], pixels[1])
-    assert not torch.equal(pixels[0], pixels[2])

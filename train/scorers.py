@@ -1,0 +1,186 @@
+"""A trained checkpoint or an exported bundle, as the one thing evaluation needs: clips to scores.
+
+Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K classes of an output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from engines.bundle import LEVELS, MANIFEST, Bundle, Resize, read_bundle
+from engines.choose import usable_cores
+from engines.openvino_cpu import OpenvinoEngine
+from geotag.places.hierarchy import Hierarchy, read_hierarchy
+from train.checkpoint import FACTS, PLACES, load_checkpoint
+from train.data.world import SCENE_GROUPS
+from train.errors import TrainError
+from train.models.heads import HEADS
+from train.models.videomae import SIZES
+from train.stills import draw_stills, take_stills
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from train.models.geolocator import Geolocator
+    from train.stills import Looks
+
+
+class Scorer(Protocol):
+    """What evaluation asks of a model."""
+
+    @property
+    def label(self) -> str:
+        """What tables and records call it; no path."""
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The class tree that its scores follow."""
+
+    @property
+    def clip_shape(self) -> tuple[int, int, Resize]:
+        """Frames of a clip, side of the square picture in pixels, and how a picture is fitted."""
+
+    def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Logits of every level, [N, K], and of `scene` where the model has the scene groups."""
+
+
+class CheckpointScorer:
+    """A network in torch, on whatever device its weights are on."""
+
+    def __init__(
+        self,
+        model: Geolocator,
+        hierarchy: Hierarchy,
+        *,
+        label: str,
+        resize: Resize = "squash",
+        still: Looks | None = None,
+        frames: int | None = None,
+    ) -> None:
+        """Wrap a network; it is put into evaluation mode.
+
+        Args:
+            model: the network.
+            hierarchy: the class tree of its scores.
+            label: what records call it.
+            resize: how a picture is fitted.
+            still: for a network of single pictures: which frame of a clip it is shown.
+            frames: of the clips that the frame is chosen from; None for as many as it takes.
+
+        Raises:
+            TrainError: the tree has other numbers of classes than the network.
+        """
+        found = {level: hierarchy.size(level) for level in LEVELS}
+        wanted = {level: model.classes[level] for level in LEVELS}
+        if found != wanted:
+            raise TrainError(
+                f"evaluating {label}: its network has the classes {wanted}, the class tree "
+                f"{found}. The two do not belong together."
+            )
+        self._model = model.eval()
+        self.hierarchy = hierarchy
+        self.label = label
+        config = model.config
+        self._still = still
+        self._drawn = torch.Generator().manual_seed(0)
+        self.clip_shape: tuple[int, int, Resize] = (
+            frames or config.frames,
+            config.image_px,
+            resize,
+        )
+
+    def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Logits of every head that was trained; the feature is left out."""
+        clips = torch.from_numpy(clips_NTHWC)
+        count, frames = clips.shape[:2]
+        if self._still == "every":
+            found = self._score(clips.flatten(0, 1)[:, None])
+            return {
+                name: values.log_softmax(1).unflatten(0, (count, frames)).mean(1).numpy()
+                for name, values in found.items()
+            }
+        if self._still is not None:
+            clips = take_stills(clips, draw_stills(count, frames, self._still, self._drawn))
+        return {name: values.numpy() for name, values in self._score(clips).items()}
+
+    def _score(self, clips_NTHWC: torch.Tensor) -> dict[str, torch.Tensor]:
+        device = next(self._model.parameters()).device
+        with torch.inference_mode():
+            outputs = self._model(clips_NTHWC.to(device))
+        return {name: values.float().cpu() for name, values in outputs.items() if name in HEADS}
+
+
+class BundleScorer:
+    """A bundle's network, run by OpenVINO as a scan on a CPU runs it."""
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        """Compile a verified bundle.
+
+        Raises:
+            EngineError: OpenVINO is missing, or cannot run the model.
+            TrainError: its clips are not square, which no view of a data set is.
+        """
+        self.bundle = bundle
+        self.label = bundle.label
+        self.hierarchy = read_hierarchy(bundle.file(PLACES))
+        wanted = bundle.manifest.input
+        if wanted.height_px != wanted.width_px:
+            raise TrainError(
+                f"evaluating {bundle.label}: it takes clips of {wanted.width_px}x"
+                f"{wanted.height_px} px; data sets give square ones. Export it with a square input."
+            )
+        self.clip_shape: tuple[int, int, Resize] = (
+            wanted.frames,
+            wanted.height_px,
+            wanted.resize,
+        )
+        self._engine = OpenvinoEngine(bundle, threads=threads)
+
+    def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Logits of every level; of the scene where its groups are those of the data sets."""
+        outputs = self._engine.infer(clips_NTHWC)
+        wanted = HEADS if self.bundle.manifest.scenes == SCENE_GROUPS else LEVELS
+        return {name: outputs[name] for name in wanted}
+
+
+def seen_stills(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a scorer is told of the frames that a network is shown, by its recipe.
+
+    Args:
+        model: fields of `train.config.ModelConfig`.
+    """
+    if model.get("still", "none") == "none":
+        return {}
+    return {"still": model["still"], "frames": SIZES[model["size"]].frames}
+
+
+def open_model(folder: Path) -> tuple[CheckpointScorer, dict[str, Any]] | BundleScorer:
+    """Open whatever model a folder holds: a run folder, with its `checkpoint.json`, or a bundle.
+
+    Raises:
+        TrainError: it holds neither.
+        CheckpointError, EngineError: it holds one that cannot be used.
+    """
+    if (folder / MANIFEST).is_file():
+        return BundleScorer(read_bundle(folder), threads=usable_cores())
+    if (folder / FACTS).is_file():
+        model, record = load_checkpoint(folder)
+        facts = record["training"]
+        scorer = CheckpointScorer(
+            model,
+            read_hierarchy(folder / PLACES),
+            label=folder.resolve().name,
+            resize=facts.get("input", {}).get("resize", "squash"),
+            **seen_stills(facts.get("model", {})),
+        )
+        return scorer, record
+    raise TrainError(
+        f"opening the model {folder}: it holds neither {FACTS} (a run folder, which python -m "
+        f"train.fit writes) nor {MANIFEST} (a bundle, which geotag export writes)."
+    )

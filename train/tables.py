@@ -1,0 +1,312 @@
+"""The paper's tables, ours beside the published numbers.
+
+    python -m train.tables components --data cityguessr:/data/CityGuessr68k
+    python -m train.tables all --like demo --data shards:rendered --seeds 3 --steps 800
+
+Each row is a preset, trained and evaluated once a seed: a cell. Finished cells are taken as they
+are, and one that was cut off goes on, so that the command may be stopped and given again at any
+time. With `--like` the presets give what the table compares (heads and losses), and another preset
+all else (size, optimiser, steps): that is how the tables are tried on a small world.
+
+Shape suffixes: S seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from engines.bundle import LEVELS
+from engines.choose import usable_cores
+from geotag.errors import GeotagError
+from train.checkpoint import EVALUATION, load_checkpoint, write_aside
+from train.config import TrainConfig, load_preset, tomllib
+from train.errors import TrainError
+from train.evaluate import evaluate_run
+from train.processes import join_world
+from train.resume import load_state
+from train.training import train
+
+if TYPE_CHECKING:
+    from engines.bundle import DecodingMode
+    from train.stills import Looks
+
+TABLES = Path(__file__).with_name("published.toml")
+CELL = "cell.json"
+"""The recipe that a cell was made with."""
+Z95 = 1.959964
+"""Standard deviations of a normal distribution that hold 95 % of it."""
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of a table."""
+
+    label: str
+    preset: str
+    mode: DecodingMode | None = None
+    """How it is decoded; None as the table is asked for."""
+    still: Looks | None = None
+    """Of a model of single pictures: what it is measured on, if not what it was trained on."""
+    published: tuple[float, ...] | None = None
+    """Top-1 % of city, state, country, continent on CityGuessr68k."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """Top-1 % at one level."""
+
+    value: float
+    low: float
+    high: float
+    """95 % interval; see `pool`."""
+
+    def __str__(self) -> str:
+        """As a table shows it."""
+        return f"{self.value:.1f} ({self.low:.1f}-{self.high:.1f})"
+
+
+@app.command()
+def main(
+    name: Annotated[str, typer.Argument(help="components, hierarchy, image-video or all.")],
+    data: Annotated[
+        str | None, typer.Option(help="Dataset, as for train.fit. Default: the presets' own.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="Preset that gives everything but heads and losses, such as demo."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of each run.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="Decoding of all rows that name none of their own.")
+    ] = "codependent",
+    out: Annotated[Path, typer.Option(help="Folder of the cells and the tables.")] = Path(
+        "runs/tables"
+    ),
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read clips.")] = 0,
+    save: Annotated[
+        Path | None, typer.Option(help="Also write the tables, as JSON, to this file.")
+    ] = None,
+) -> None:
+    """Train and evaluate what a table of the paper compares, and print it."""
+    console = Console(stderr=True)
+    tables = read_tables()
+    if name != "all" and name not in tables:
+        raise typer.BadParameter(f"there is no table {name!r}; there are: {', '.join(tables)}, all")
+    chosen = list(tables) if name == "all" else [name]
+    found: dict[str, Any] = {}
+    try:
+        for table in chosen:
+            title, rows = tables[table]
+            cells = {}
+            for row in rows:
+                evaluations = [
+                    cell_of(
+                        row,
+                        recipe(row.preset, data=data, like=like, steps=steps, seed=seed),
+                        out,
+                        workers=workers,
+                        console=console,
+                    )
+                    for seed in range(seeds)
+                ]
+                cells[row.label] = evaluations
+            found[table] = show_table(title, rows, cells, mode, Console(width=110))
+    except (GeotagError, ValueError) as exc:
+        raise typer.BadParameter(str(exc)) from exc
+    record = {
+        "command": shlex.join(["python", "-m", "train.tables", *sys.argv[1:]]),
+        "seeds": seeds,
+        "tables": found,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for path in [out / "tables.json"] + ([save] if save else []):
+        write_aside(path, (json.dumps(record, indent=2) + "\n").encode())
+    console.print(f"written to {out / 'tables.json'}", highlight=False)
+
+
+def read_tables() -> dict[str, tuple[str, tuple[Row, ...]]]:
+    """Title and rows of every table, by name."""
+    record = tomllib.loads(TABLES.read_text(encoding="utf-8"))
+    return {
+        name: (
+            table["title"],
+            tuple(
+                Row(**{**row, "published": tuple(row["published"]) if "published" in row else None})
+                for row in table["rows"]
+            ),
+        )
+        for name, table in record.items()
+    }
+
+
+def recipe(
+    preset: str,
+    *,
+    data: str | None = None,
+    like: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+) -> TrainConfig:
+    """The configuration of one cell.
+
+    Args:
+        preset: what the row compares.
+        data: dataset in place of the preset's.
+        like: preset that everything but heads, frame and losses comes from.
+        steps: in place of the preset's.
+        seed: of the run.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    own = load_preset(preset)
+    config = own
+    if like is not None:
+        base = load_preset(like)
+        model = replace(
+            base.model,
+            scene=own.model.scene,
+            text=own.model.text,
+            still=own.model.still,
+            attention_input=own.model.attention_input,
+        )
+        loss = replace(own.loss, label_smoothing=base.loss.label_smoothing)
+        config = replace(base, preset=preset, describes=own.describes, model=model, loss=loss)
+        if config.model.text != "none":
+            config = replace(config, texts="names")  # there may be no text encoder at hand
+    changes: dict[str, Any] = {"data": data or config.data, "seed": seed}
+    if steps is not None:
+        changes |= {"steps": steps, "epochs": None}
+    if changes["data"] != "rendered":
+        changes["views"] = 1  # only rendering costs more than a step
+    return replace(config, **changes)
+
+
+def cell_of(
+    row: Row, config: TrainConfig, out: Path, *, workers: int, console: Console
+) -> dict[str, Any]:
+    """The evaluation of one cell: read where it is finished, else trained to its end and measured.
+
+    Raises:
+        GeotagError: the dataset or the recipe cannot be used.
+    """
+    text = json.dumps(asdict(config), sort_keys=True)
+    folder = out / f"{config.preset}-seed{config.seed}-{sha256(text.encode()).hexdigest()[:8]}"
+    suffix = f"-{row.still}" if row.still else ""
+    path = folder / EVALUATION.replace(".json", f"{suffix}.json")
+    if path.is_file():
+        evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return evaluation
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(folder / CELL, (text + "\n").encode())
+    with join_world("auto") as world:
+        if not _is_trained(folder):
+            train(
+                config, folder, world=world, workers=workers, compiled=world.is_gpu, console=console
+            )
+        model, _ = load_checkpoint(folder)
+        evaluation = evaluate_run(
+            model.to(world.device),
+            config,
+            workers=workers or usable_cores(),
+            console=console,
+            command=shlex.join(["python", "-m", "train.tables", *sys.argv[1:]]),
+            still=row.still,
+        )
+    write_aside(path, (json.dumps(evaluation, indent=2) + "\n").encode())
+    return evaluation
+
+
+def pool(estimates: list[dict[str, float]]) -> Cell:
+    """One number of several seeds, each `{"value", "low", "high"}` in shares of 1.
+
+    The interval holds both reasons for chance: which clips are counted, the same for all seeds and
+    taken from their intervals, and the seed, from the spread of the values:
+    s^2 = s_clips^2 + s_seeds^2 / S, as a normal distribution.
+    """
+    values_S = 100 * np.array([estimate["value"] for estimate in estimates])
+    widths_S = 100 * np.array([estimate["high"] - estimate["low"] for estimate in estimates])
+    clips = float(widths_S.mean()) / (2 * Z95)
+    seeds = float(values_S.var(ddof=1)) / len(values_S) if len(values_S) > 1 else 0.0
+    half = Z95 * float(np.sqrt(clips**2 + seeds))
+    mean = float(values_S.mean())
+    return Cell(value=mean, low=max(0.0, mean - half), high=min(100.0, mean + half))
+
+
+def show_table(
+    title: str,
+    rows: tuple[Row, ...],
+    cells: dict[str, list[dict[str, Any]]],
+    mode: str,
+    console: Console,
+) -> dict[str, Any]:
+    """Print a table; what it shows, as JSON values.
+
+    Args:
+        title: what it compares.
+        rows: its lines.
+        cells: of each label, the evaluation of every seed.
+        mode: decoding of the rows that name none.
+        console: where to.
+    """
+    first = cells[rows[0].label][0]
+    seeds = len(cells[rows[0].label])
+    heading = (
+        f"{title}: top-1 % on {first['clips']} clips of {first['dataset']}, {seeds} seed(s), 95 % "
+        "intervals; beside them the paper's numbers on CityGuessr68k"
+    )
+    table = Table(title=heading)
+    table.add_column("")
+    for level in LEVELS:
+        table.add_column(level, justify="right")
+        table.add_column("paper", justify="right", style="dim")
+    record: dict[str, Any] = {"title": heading, "rows": []}
+    for row in rows:
+        decoding = row.mode or mode
+        found = [evaluation["metrics"][decoding] for evaluation in cells[row.label]]
+        shown = {level: pool([each[level]["top1"] for each in found]) for level in LEVELS}
+        published = row.published or (None,) * len(LEVELS)
+        texts = [
+            part
+            for level, paper in zip(LEVELS, published, strict=True)
+            for part in (str(shown[level]), "" if paper is None else f"{paper:.1f}")
+        ]
+        table.add_row(row.label, *texts)
+        record["rows"].append(
+            {
+                "label": row.label,
+                "preset": row.preset,
+                "decoding": decoding,
+                "ours": {level: asdict(shown[level]) for level in LEVELS},
+                "conflict_rate": [each["conflict_rate"]["value"] for each in found],
+                "published": row.published,
+            }
+        )
+    console.print(table)
+    return record
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether a run has come to its end: its last state is kept, with the steps of the plan."""
+    try:
+        return load_state(folder).is_finished
+    except TrainError:
+        return False
+
+
+if __name__ == "__main__":
+    app()
