@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from engines.bundle import Policy, Resize
 from train.data.dataset import Augmentation, Picking, SamplingRange
 from train.losses import LossConfig
 from train.models.teachers import AttentionInput, SceneHead
 from train.stills import Still
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -140,6 +143,11 @@ class TrainConfig:
             problems.append("loss.scene_weight needs a scene head: model.scene is none")
         if self.loss.text_weight and self.model.text == "none":
             problems.append("loss.text_weight needs a text: model.text is none")
+        # A head that nothing teaches would be exported with the weights it was drawn with.
+        if not self.loss.scene_weight and self.model.scene != "none":
+            problems.append(f"model.scene {self.model.scene} needs loss.scene_weight: it is 0")
+        if not self.loss.text_weight and self.model.text != "none":
+            problems.append(f"model.text {self.model.text} needs loss.text_weight: it is 0")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -198,7 +206,11 @@ def config_from_record(record: dict[str, Any], *, source: str) -> TrainConfig:
 
 
 def change_config(config: TrainConfig, **changes: object) -> TrainConfig:
-    """The configuration with some values changed; see `load_preset`."""
+    """The configuration with some values changed; see `load_preset`.
+
+    Raises:
+        ValueError: an unknown name or a wrong value.
+    """
     given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if one in given:
@@ -208,8 +220,11 @@ def change_config(config: TrainConfig, **changes: object) -> TrainConfig:
         part, _, name = key.partition("_")
         if part in ("model", "loss", "optimiser", "input") and name:
             parts.setdefault(part, {})[name] = given.pop(key)
-    changed = {part: replace(getattr(config, part), **parts[part]) for part in parts}
-    return replace(config, **given, **changed)
+    try:
+        changed = {part: replace(getattr(config, part), **parts[part]) for part in parts}
+        return replace(config, **given, **changed)
+    except TypeError as exc:
+        raise ValueError(f"changing the preset {config.preset}: {exc}") from exc
 
 
 def _part(kind: type[Any], record: dict[str, Any], source: str) -> Any:  # noqa: ANN401
@@ -220,33 +235,59 @@ def _part(kind: type[Any], record: dict[str, Any], source: str) -> Any:  # noqa:
 
 
 def _wrong_numbers(config: TrainConfig) -> list[str]:
-    model, optimiser = config.model, config.optimiser
-    positive = {
-        "steps": 1 if config.steps is None else config.steps,
-        "epochs": 1 if config.epochs is None else config.epochs,
-        "batch": config.batch,
-        "lr": optimiser.lr,
-        "views": config.views,
-        "accumulate": config.accumulate,
-    }
-    shares = {
-        "keep_tokens": model.keep_tokens,
-        "last_keep_tokens": model.last_keep_tokens,
-        "layer_decay": optimiser.layer_decay,
-    }
     problems = [
-        f"{name} {value} must be positive" for name, value in positive.items() if value <= 0
+        f"{name} {value} must {wanted}"
+        for wanted, (holds, values) in _ranges(config).items()
+        for name, value in values
+        if value is not None and not holds(value)  # not a number holds nowhere
     ]
-    problems += [
-        f"{name} {value} must lie in (0, 1]" for name, value in shares.items() if not 0 < value <= 1
-    ]
-    if not 0 <= optimiser.ema_decay < 1:
-        problems.append(f"ema_decay {optimiser.ema_decay} must lie in [0, 1)")
-    if config.batch % config.accumulate:
+    if config.accumulate > 0 and config.batch % config.accumulate:
         problems.append(
             f"batch {config.batch} must be a multiple of accumulate {config.accumulate}"
         )
     return problems
+
+
+def _ranges(
+    config: TrainConfig,
+) -> dict[str, tuple[Callable[[float], bool], Sequence[tuple[str, float | None]]]]:
+    """What numbers must do, how that is told, and which must."""
+    model, loss, optimiser = config.model, config.loss, config.optimiser
+    positive = [
+        ("steps", config.steps),
+        ("epochs", config.epochs),
+        ("batch", config.batch),
+        ("lr", optimiser.lr),
+        ("views", config.views),
+        ("accumulate", config.accumulate),
+    ]
+    at_least_0 = [
+        ("seed", config.seed),
+        ("eval_every", config.eval_every),
+        ("scene_weight", loss.scene_weight),
+        ("text_weight", loss.text_weight),
+        ("weight_decay", optimiser.weight_decay),
+        ("clip_norm", optimiser.clip_norm),
+    ]
+    above_0_to_1 = [
+        ("keep_tokens", model.keep_tokens),
+        ("last_keep_tokens", model.last_keep_tokens),
+        ("layer_decay", optimiser.layer_decay),
+    ]
+    from_0_to_1 = [
+        ("last_share", model.last_share),
+        ("label_smoothing", loss.label_smoothing),
+        ("warmup_share", optimiser.warmup_share),
+        ("min_lr_share", optimiser.min_lr_share),
+    ]
+    below_1 = [("ema_decay", optimiser.ema_decay), *(("betas", beta) for beta in optimiser.betas)]
+    return {
+        "be positive": (lambda value: value > 0, positive),
+        "not be below 0": (lambda value: value >= 0, at_least_0),
+        "lie in (0, 1]": (lambda value: 0 < value <= 1, above_0_to_1),
+        "lie in [0, 1]": (lambda value: 0 <= value <= 1, from_0_to_1),
+        "lie in [0, 1)": (lambda value: 0 <= value < 1, below_1),
+    }
 
 
 def _wrong_choices(config: TrainConfig) -> list[str]:

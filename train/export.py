@@ -14,7 +14,7 @@ import os
 import shutil
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -308,10 +308,20 @@ def _plain_facts(facts: dict[str, Any]) -> dict[str, str | int | float | None]:
 
 
 def _without_folders(given: str) -> str:
-    """`cityguessr:/data/CityGuessr68k` -> `cityguessr:CityGuessr68k`; a hub id stays whole."""
-    kind, colon, path = given.rpartition(":")
+    """`manifest:/data/drives.csv?footage=/videos/2024` -> `manifest:drives.csv?footage=2024`.
+
+    A hub id stays whole.
+    """
+    place, mark, words = given.partition("?")
+    kind, colon, path = place.partition(":")
+    if not colon:
+        kind, path = "", place
     is_path = bool(colon) or path.startswith((".", "/", "~")) or path.count("/") > 1
-    return f"{kind}{colon}{Path(path).name}" if is_path else given
+    if is_path or path.endswith((".pth", ".safetensors")):
+        path = PurePath(path).name
+    pairs = [word.partition("=") for word in words.split("&")]
+    words = "&".join(f"{name}{equals}{PurePath(value).name}" for name, equals, value in pairs)
+    return f"{kind}{colon}{path}{mark}{words}"
 
 
 def _sampling(trained: dict[str, Any], policies: tuple[PolicyAccuracy, ...]) -> SamplingSpec:

@@ -31,7 +31,8 @@ def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
             f"{manifest.description}: a video transformer with one linear classifier each for "
             f"{manifest.outputs['city']} cities, {manifest.outputs['state']} states, "
             f"{manifest.outputs['country']} countries, {manifest.outputs['continent']} continents"
-            + (f" and {len(manifest.scenes)} scene groups." if manifest.scenes else "."),
+            + (f", and a head for {len(manifest.scenes)} scene groups" if manifest.scenes else "")
+            + ".",
             "",
             "## Training",
             "",

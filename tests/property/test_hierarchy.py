@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engines.bundle import LEVELS, DecodingMode
 from geotag.places.hierarchy import build_hierarchy, decode
+from tests import reference
 from tests.tolerances import PROBABILITY
 
 if TYPE_CHECKING:
@@ -144,3 +145,55 @@ def test_adding_a_constant_to_the_logits_changes_nothing(case: Case, constant: f
         before, after = (decode(values, hierarchy, mode).probs for values in (scores, moved))
         for level in LEVELS:
             np.testing.assert_allclose(before[level], after[level], atol=PROBABILITY)
+
+
+@st.composite
+def paths(draw: st.DrawFn) -> list[tuple[str, str, str, str]]:
+    """City, state, country, continent of up to 12 cities, in any order; names repeat."""
+    steps = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2))
+    return [
+        (f"city {number}", f"state {state}", f"country {country}", f"continent {continent}")
+        for number, (state, country, continent) in enumerate(
+            draw(st.lists(steps, min_size=1, max_size=12))
+        )
+    ]
+
+
+@given(paths(), st.data())
+def test_every_mode_is_what_the_formulas_say(
+    cities: list[tuple[str, str, str, str]], data: st.DataObject
+) -> None:
+    sizes, above = reference.number_places(cities)
+    columns = (*LEVELS, "lat_deg", "lon_deg")
+    rows = [dict(zip(columns, (*path, "0", "0"), strict=True)) for path in cities]
+    hierarchy = build_hierarchy(rows, source="drawn")
+    drawn = [
+        data.draw(st.lists(st.integers(-60, 60), min_size=sizes[level], max_size=sizes[level]))
+        for level in LEVELS
+    ]
+    scores = [np.array(values) / 4 for values in drawn]
+    logits = {level: values[None] for level, values in zip(LEVELS, scores, strict=True)}
+    for mode in MODES:
+        wanted = reference.decode(scores, above, mode)
+        found = decode(logits, hierarchy, mode)
+        city = int(found.labels["city"][0])
+        assert wanted[0][city] >= wanted[0].max() * (1 - PROBABILITY)
+        for depth, level in enumerate(LEVELS):
+            np.testing.assert_array_equal(hierarchy.ancestors[level], above[:, depth])
+            label = int(found.labels[level][0])
+            if mode in ("codependent", "trace_only"):
+                assert label == above[city, depth]
+                continue
+            assert wanted[depth][label] >= wanted[depth].max() * (1 - PROBABILITY)
+            np.testing.assert_allclose(found.probs[level][0], wanted[depth], atol=PROBABILITY)
+
+
+@given(cases(), st.floats(0.2, 5))
+def test_a_temperature_divides_the_scores_of_its_level(case: Case, temperature: float) -> None:
+    hierarchy, scores, _ = case
+    divided = {**scores, "state": scores["state"] / temperature}
+    for mode in MODES:
+        found = decode(scores, hierarchy, mode, temperatures={"state": temperature}).probs
+        wanted = decode(divided, hierarchy, mode).probs
+        for level in LEVELS:
+            np.testing.assert_allclose(found[level], wanted[level], atol=PROBABILITY)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,19 @@ class TeacherConfig:
     """E, of the table of texts that it is aligned with; 0 for no text head."""
     attention_input: AttentionInput = "logits"
     """The paper does not say; the released code takes logits."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would be taken for something else: weights fit either attention input."""
+        if self.scene not in get_args(SceneHead) or self.text_width < 0:
+            raise ValueError(
+                f"teachers with scene {self.scene!r} and text_width {self.text_width}: scene is "
+                f"one of {', '.join(get_args(SceneHead))}, text_width 0 or more."
+            )
+        if self.attention_input not in get_args(AttentionInput):
+            raise ValueError(
+                f"teachers with attention_input {self.attention_input!r}: it is one of "
+                f"{', '.join(get_args(AttentionInput))}."
+            )
 
     @property
     def has_attention(self) -> bool:

@@ -15,14 +15,18 @@ from engines.bundle import LEVELS, OUTPUTS, read_bundle
 from engines.openvino_cpu import OpenvinoEngine
 from tests.tolerances import FP32_LOGIT
 from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from train.config import load_preset
 from train.export import ExportError, export_bundle
-from train.models.geolocator import Geolocator
+from train.models.geolocator import PLAIN, Geolocator
 from train.models.heads import HEADS
+from train.models.teachers import TeacherConfig
 from train.models.videomae import SIZES, VideoMAEConfig
 from train.onnx_graph import export_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from train.models.teachers import SceneHead
 
 PLACES = """\
 city,state,country,continent,lat_deg,lon_deg
@@ -31,8 +35,9 @@ Lomé,Maritime,Togo,Africa,6.13,1.22
 Kpalimé,Plateaux,Togo,Africa,6.9,0.63
 """
 CLASSES = {"city": 3, "state": 3, "country": 2, "continent": 2, "scene": 16}
+PLAIN_RECORD = asdict(PLAIN)
 CONFIG = VideoMAEConfig(frames=4, image_px=32, width=24, depth=2, heads=3, mlp_width=40)
-FACTS = {
+FACTS: dict[str, Any] = {
     "data": "rendered",
     "preset": "test",
     "seed": 7,
@@ -53,16 +58,23 @@ EVALUATION: dict[str, Any] = {
 }
 
 
-def loud_model(config: VideoMAEConfig, classes: dict[str, int] | None = None) -> Geolocator:
+def loud_model(
+    config: VideoMAEConfig,
+    classes: dict[str, int] | None = None,
+    teachers: TeacherConfig = PLAIN,
+) -> Geolocator:
     """Random weights and biases, large enough for logits of several units and uneven attention."""
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:  # drawing weights twice takes longer than the model
         patch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)
-        model = Geolocator(config, classes or CLASSES).eval()
+        model = Geolocator(config, classes or CLASSES, teachers=teachers).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" not in name:
-                parameter.normal_(std=0.5 if "heads" in name else 0.05)
+                std = 0.5 if "heads" in name else 0.05
+                if name.startswith("teachers"):  # six layers in a row, none of them louder
+                    std = 1.5 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.2
+                parameter.normal_(std=std)
     return model
 
 
@@ -72,7 +84,11 @@ def clips_of(config: VideoMAEConfig, count: int) -> np.ndarray:
 
 
 def make_run(
-    folder: Path, model: Geolocator | None = None, *, evaluation: object = EVALUATION, **facts: str
+    folder: Path,
+    model: Geolocator | None = None,
+    *,
+    evaluation: object = EVALUATION,
+    **facts: object,
 ) -> Path:
     save_checkpoint(
         folder, model or loud_model(CONFIG), places_csv=PLACES, facts={**FACTS, **facts}
@@ -222,6 +238,68 @@ def test_a_model_of_roads_states_no_licence_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("scene", "outputs"),
+    [("attention", OUTPUTS), ("none", (*LEVELS, "feature"))],
+)
+def test_a_taught_model_becomes_a_bundle_without_its_text_head(
+    scene: SceneHead, outputs: tuple[str, ...], tmp_path: Path
+) -> None:
+    model = loud_model(CONFIG, teachers=TeacherConfig(scene=scene, text_width=12))
+    report = export_bundle(make_run(tmp_path / "run", model), tmp_path / "bundle")
+    bundle = read_bundle(report.path)
+    assert set(bundle.manifest.outputs) == set(outputs)
+    assert len(bundle.manifest.scenes) == (16 if "scene" in outputs else 0)
+    clips = clips_of(CONFIG, 2)
+    found = OpenvinoEngine(bundle, threads=1).infer(clips)
+    with torch.inference_mode():
+        wanted = model(torch.from_numpy(clips))
+    assert set(found) == set(wanted) == set(outputs)
+    for output in outputs:
+        np.testing.assert_allclose(found[output], wanted[output], rtol=0, atol=FP32_LOGIT)
+    card = (report.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert ("scene groups" in card) == ("scene" in outputs)
+
+
+def test_a_bundle_tells_the_recipe_and_no_folder_of_its_maker(tmp_path: Path) -> None:
+    config = load_preset(
+        "paper",
+        data="manifest:/home/lovelace/drives.csv?footage=/home/lovelace/videos",
+        pretrained="/home/lovelace/videomae.pth",
+        texts="~/lovelace/texts.safetensors",
+    )
+    facts = {**asdict(config), "commit": "abc", "dataset": "drives train"}
+    run = tmp_path / "run"
+    save_checkpoint(run, loud_model(CONFIG), places_csv=PLACES, facts=facts)
+    (run / "evaluation.json").write_text(json.dumps(EVALUATION), encoding="utf-8")
+    out = export_bundle(run, tmp_path / "bundle").path
+    training = read_bundle(out).manifest.training
+    assert training["data"] == "manifest:drives.csv?footage=videos"
+    assert (training["pretrained"], training["texts"]) == ("videomae.pth", "texts.safetensors")
+    assert (training["scenes"], training["preset"]) == (None, "paper")
+    assert (training["loss_text_weight"], training["optimiser_name"]) == (1.0, "adamw")
+    for name in ("bundle.json", "MODEL_CARD.md"):
+        assert "lovelace" not in (out / name).read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("cityguessr:/data/CityGuessr68k", "cityguessr:CityGuessr68k"),
+        ("msls:/data/msls?spatial&partial", "msls:msls?spatial&partial"),
+        ("MCG-NJU/videomae-small-finetuned-kinetics", "MCG-NJU/videomae-small-finetuned-kinetics"),
+        ("weights/checkpoint.pth", "checkpoint.pth"),
+        ("names", "names"),
+    ],
+)
+def test_datasets_and_weights_are_told_without_their_folder(
+    given: str, kept: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", data=given, pretrained=given)
+    training = read_bundle(export_bundle(run, tmp_path / "bundle").path).manifest.training
+    assert (training["data"], training["pretrained"]) == (kept, kept)
+
+
+@pytest.mark.parametrize(
     ("evaluation", "said"),
     [
         (None, "never evaluated"),
@@ -290,6 +368,26 @@ def test_a_checkpoint_is_loaded_as_it_was_saved(run: Path) -> None:
     assert (run / "places.csv").read_text(encoding="utf-8") == PLACES
 
 
+@pytest.mark.parametrize(
+    "teachers",
+    [
+        TeacherConfig(scene="attention", text_width=12, attention_input="probs"),
+        TeacherConfig(scene="none"),
+        PLAIN,
+    ],
+)
+def test_a_checkpoint_keeps_its_teachers(teachers: TeacherConfig, tmp_path: Path) -> None:
+    original = loud_model(CONFIG, teachers=teachers)
+    model, _ = load_checkpoint(make_run(tmp_path / "run", original))
+    assert model.teachers.config == teachers
+    clips = torch.from_numpy(clips_of(CONFIG, 1))
+    with torch.inference_mode():
+        found, wanted = model.train()(clips), original.train()(clips)
+    assert set(found) == set(wanted)
+    for output, scores in wanted.items():
+        assert torch.equal(found[output], scores), output
+
+
 def test_saving_again_drops_the_evaluation_of_the_old_weights(run: Path) -> None:
     save_checkpoint(run, loud_model(CONFIG), places_csv=run / "places.csv", facts=FACTS)
     assert sorted(entry.name for entry in run.iterdir()) == [
@@ -330,6 +428,11 @@ def _flip_last_byte(run: Path) -> None:
         (_rewrite(classes={"city": 3}), "do not describe a model"),
         (_rewrite(config={"width": 25}), "do not describe a model"),
         (_rewrite(config={**asdict(CONFIG), "depth": 3}), "do not describe a model"),
+        (_rewrite(teachers={"scene": "attention"}), "do not describe a model"),
+        (_rewrite(teachers={"scene": "film"}), "do not describe a model"),
+        (_rewrite(teachers={**PLAIN_RECORD, "attention_input": "odds"}), "'odds': it is one of"),
+        (_rewrite(teachers={**PLAIN_RECORD, "text_width": -1}), "text_width -1"),
+        (_rewrite(teachers=None), "do not describe a model"),
         (lambda run: (run / "model.safetensors").unlink(), "model.safetensors cannot be read"),
         (_flip_last_byte, "is not the file that checkpoint.json describes"),
     ],

@@ -172,14 +172,14 @@ def derivative_of(model: Geolocator, moving: Geolocator) -> float:
 def test_equal_scores_cost_four_times_the_log_of_the_classes(
     smoothing: float, classes: int
 ) -> None:
-    outputs = {level: torch.zeros(3, classes) for level in LEVELS}
+    outputs = {str(level): torch.zeros(3, classes) for level in LEVELS}
     labels = {level: torch.tensor([0, 1, 2]) for level in LEVELS}
     found = geo_loss(outputs, labels, label_smoothing=smoothing).item() / 3
     assert found == pytest.approx(4 * math.log(classes), rel=1e-6)
 
 
 def test_smoothing_spreads_the_target_over_all_classes() -> None:
-    outputs = {level: torch.tensor([[3.0, 0.0]]) for level in LEVELS}
+    outputs = {str(level): torch.tensor([[3.0, 0.0]]) for level in LEVELS}
     labels = {level: torch.tensor([0]) for level in LEVELS}
     right, wrong = math.log(1 + math.exp(-3)), math.log(1 + math.exp(3))
     found = geo_loss(outputs, labels, label_smoothing=0.1).item()
@@ -199,12 +199,12 @@ def test_pieces_of_a_batch_sum_to_the_batch() -> None:
     whole = {name: torch.from_numpy(values) for name, values in outputs.items()}
     for term in TERMS:
         config = loss_config(term)
-        wanted = sum(loss_sums(whole, as_targets(drawn), config).values())
-        found = 0.0
+        wanted = torch.stack([*loss_sums(whole, as_targets(drawn), config).values()]).sum()
+        found = []
         for rows in (slice(0, 2), slice(2, 5)):
             part = {name: values[rows] for name, values in whole.items()}
-            found += sum(loss_sums(part, as_targets(rows_of(drawn, rows)), config).values())
-        assert float(found) == pytest.approx(float(wanted), abs=FP64_LOSS)
+            found += loss_sums(part, as_targets(rows_of(drawn, rows)), config).values()
+        assert torch.stack(found).sum().item() == pytest.approx(wanted.item(), abs=FP64_LOSS)
 
 
 def rows_of(drawn: dict[str, Any], rows: slice) -> dict[str, Any]:
@@ -226,11 +226,8 @@ def test_a_loss_without_its_head_is_refused(head: str, said: str) -> None:
 
 def test_terms_of_no_weight_need_no_head_and_no_target() -> None:
     drawn = as_targets(draw_targets(2, 24))
-    outputs = {
-        name: torch.from_numpy(values)
-        for name, values in draw_outputs(2, 24).items()
-        if name in LEVELS
-    }
+    drawn_outputs = draw_outputs(2, 24)
+    outputs = {str(level): torch.from_numpy(drawn_outputs[level]) for level in LEVELS}
     found = loss_sums(outputs, replace(drawn, text_NE=None), LossConfig(scene_weight=0))
     assert set(found) == {"geo"}
 

@@ -9,6 +9,7 @@ import torch
 
 from tests.tolerances import FP32_TOKEN
 from train.models.geolocator import Geolocator
+from train.models.teachers import TeacherConfig
 from train.models.videomae import (
     SIZES,
     VideoMAEConfig,
@@ -20,6 +21,8 @@ from train.models.videomae import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from train.models.teachers import SceneHead
 
 ODD = VideoMAEConfig(
     frames=6, tubelet_frames=3, image_px=40, patch_px=8, width=36, depth=3, heads=3, mlp_width=50
@@ -148,7 +151,7 @@ def test_kept_tokens_are_what_they_are_among_all() -> None:
     config = VideoMAEConfig(frames=4, image_px=64, width=12, heads=3, mlp_width=8, depth=0)
     encoder = VideoMAEEncoder(config)
     tubelets = encoder.tubelets(torch.randn(3, 4, 64, 64, 3))
-    kept = random_tokens(3, config.tokens, 0.5)
+    kept = random_tokens(3, config.tokens, 0.5, torch.Generator().manual_seed(2))
     assert kept.shape == (3, 16)
     assert (kept.diff(dim=1) > 0).all()
     found = encoder.encode(tubelets.take_along_dim(kept[..., None], dim=1), kept)
@@ -156,14 +159,46 @@ def test_kept_tokens_are_what_they_are_among_all() -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
 
 
+def test_a_seed_decides_which_tokens_are_kept() -> None:
+    first, again, other = (
+        random_tokens(4, 50, 0.3, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, 50), (0.5, 25), (1e-9, 1)])
+def test_a_share_of_the_tokens_is_kept_and_never_none(share: float, kept: int) -> None:
+    found = random_tokens(3, 50, share, torch.Generator().manual_seed(0))
+    assert found.shape == (3, kept)
+    assert all(len(set(row)) == kept for row in found.tolist())
+    assert found.min() >= 0
+    assert found.max() < 50
+
+
 def test_dropping_tokens_changes_the_scores_and_all_of_them_does_not() -> None:
     torch.manual_seed(0)
     model = Geolocator(ODD, CLASSES).eval()
     pixels = torch.randint(0, 256, (2, 6, 40, 40, 3), dtype=torch.uint8)
+    every = torch.arange(ODD.tokens).expand(2, -1)
+    some = random_tokens(2, ODD.tokens, 0.5, torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        whole, same, half = (model(pixels, keep)["feature"] for keep in (1.0, 0.99999, 0.5))
+        whole, same, half = (model(pixels, kept)["feature"] for kept in (None, every, some))
     torch.testing.assert_close(whole, same, rtol=0, atol=1e-5)
     assert not torch.allclose(whole, half, atol=1e-3)
+
+
+def test_what_is_dropped_is_never_seen() -> None:
+    torch.manual_seed(0)
+    model = Geolocator(ODD, CLASSES).eval()
+    pixels = torch.randint(0, 256, (1, 6, 40, 40, 3), dtype=torch.uint8)
+    changed = pixels.clone()
+    changed[0, 0, :8, :8] = 0  # the first tubelet, and nothing else
+    without = torch.arange(1, ODD.tokens)[None]
+    with torch.inference_mode():
+        assert torch.equal(model(pixels, without)["city"], model(changed, without)["city"])
+        assert not torch.equal(model(pixels)["city"], model(changed)["city"])
 
 
 def test_the_feature_is_the_mean_token_of_the_normalised_clip() -> None:
@@ -191,12 +226,14 @@ def test_a_new_model_knows_nothing() -> None:
     assert loss.item() == pytest.approx(math.log(24), abs=0.05)
 
 
-def test_every_parameter_learns() -> None:
+@pytest.mark.parametrize("scene", ["linear", "attention"])
+def test_every_parameter_learns(scene: SceneHead) -> None:
     torch.manual_seed(0)
-    model = Geolocator(ODD, CLASSES)
+    model = Geolocator(ODD, CLASSES, teachers=TeacherConfig(scene=scene, text_width=24))
     outputs = model(torch.randint(0, 256, (2, 6, 40, 40, 3), dtype=torch.uint8))
     labels = torch.tensor([0, 1])
-    sum(torch.nn.functional.cross_entropy(outputs[head], labels) for head in CLASSES).backward()  # type: ignore[union-attr]
+    losses = [torch.nn.functional.cross_entropy(outputs[head], labels) for head in CLASSES]
+    (torch.stack(losses).sum() + outputs["text"].square().sum()).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
 

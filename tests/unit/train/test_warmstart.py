@@ -1,9 +1,18 @@
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from train.models.geolocator import Geolocator
+from train.models.teachers import TeacherConfig
 from train.models.videomae import VideoMAEConfig
 from train.warmstart import StandardisedHeads, start_from_components, widen_weights
+
+if TYPE_CHECKING:
+    from train.models.teachers import SceneHead
 
 CONFIG = VideoMAEConfig(frames=4, image_px=32, width=32, depth=2, heads=2, mlp_width=64)
 CLASSES = {"city": 5, "state": 4, "country": 3, "continent": 2, "scene": 6}
@@ -21,26 +30,64 @@ def model() -> Geolocator:
     return Geolocator(CONFIG, CLASSES)
 
 
+def taught(scene: SceneHead) -> Geolocator:
+    torch.manual_seed(0)
+    return Geolocator(CONFIG, CLASSES, teachers=TeacherConfig(scene=scene, text_width=8))
+
+
+@pytest.mark.parametrize("scene", ["linear", "attention"])
 def test_a_folded_model_scores_what_the_standardised_one_did(
-    model: Geolocator, clips: torch.Tensor
+    scene: SceneHead, clips: torch.Tensor
 ) -> None:
-    learner = StandardisedHeads(model).train()
+    learner = StandardisedHeads(taught(scene)).train()
     for _ in range(30):
         learner(clips)
     learner.eval()
+    folded = copy.deepcopy(learner.model)
     with torch.no_grad():
         before = learner(clips)
-        learner.fold()
-        after = model(clips)
+        learner.fold_into(folded)
+        after = folded(clips)
+    del before["feature"], after["feature"]  # one standardised, one as it is
+    assert set(before) == set(after) == set(CLASSES)
     for head, scores in before.items():
         torch.testing.assert_close(after[head], scores, rtol=1e-3, atol=1e-4)
 
 
-def test_folding_twice_is_refused(model: Geolocator) -> None:
-    learner = StandardisedHeads(model).eval()
-    learner.fold()
-    with pytest.raises(RuntimeError, match="before"):
-        learner.fold()
+def test_folding_into_a_copy_leaves_the_learner_as_it_is(clips: torch.Tensor) -> None:
+    learner = StandardisedHeads(taught("linear")).train()
+    learner(clips)
+    learner.eval()
+    folded = copy.deepcopy(learner.model)
+    with torch.no_grad():
+        before = learner(clips)["city"]
+        learner.fold_into(folded)
+        assert torch.equal(learner(clips)["city"], before)
+        assert not torch.allclose(folded.heads["city"].weight, learner.model.heads["city"].weight)
+
+
+def test_heads_see_features_of_mean_zero_and_variance_one(
+    model: Geolocator, clips: torch.Tensor
+) -> None:
+    learner = StandardisedHeads(model).train()
+    feature = learner(clips)["feature"]
+    assert feature.mean(dim=0).abs().max() < 1e-4
+    # Features that hardly vary stay below one: EPSILON is added to their variance.
+    assert ((feature.var(dim=0, correction=0) - 1) < 1e-3).all()
+    own = model.features(clips)
+    normed = torch.nn.functional.batch_norm(own, None, None, training=True, eps=1e-5)
+    torch.testing.assert_close(feature, normed, rtol=1e-3, atol=1e-4)
+
+
+def test_running_moments_are_those_of_batch_norm(model: Geolocator, clips: torch.Tensor) -> None:
+    learner = StandardisedHeads(model).train()
+    norm = torch.nn.BatchNorm1d(CONFIG.width, eps=1e-5, momentum=0.05, affine=False)
+    with torch.no_grad():
+        for part in (clips[:5], clips[5:], clips):
+            learner(part)
+            norm(model.features(part))
+    torch.testing.assert_close(learner.mean, norm.running_mean)
+    torch.testing.assert_close(learner.variance, norm.running_var)
 
 
 def test_the_patch_embedding_starts_centred_and_with_even_strength(
