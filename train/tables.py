@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +34,7 @@ from train.checkpoint import EVALUATION, load_checkpoint, write_aside
 from train.config import TrainConfig, load_preset, tomllib
 from train.errors import TrainError
 from train.evaluate import evaluate_run
-from train.processes import join_world
+from train.processes import World
 from train.resume import load_state
 from train.training import train
 
@@ -213,20 +214,25 @@ def cell_of(
         return evaluation
     folder.mkdir(parents=True, exist_ok=True)
     write_aside(folder / CELL, (text + "\n").encode())
-    with join_world("auto") as world:
-        if not _is_trained(folder):
-            train(
-                config, folder, world=world, workers=workers, compiled=world.is_gpu, console=console
-            )
-        model, _ = load_checkpoint(folder)
-        evaluation = evaluate_run(
-            model.to(world.device),
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not _is_trained(folder):
+        train(
             config,
-            workers=workers or usable_cores(),
+            folder,
+            world=World(rank=0, size=1, device=device),
+            workers=workers,
+            compiled=device.type == "cuda",
             console=console,
-            command=shlex.join(["python", "-m", "train.tables", *sys.argv[1:]]),
-            still=row.still,
         )
+    model, _ = load_checkpoint(folder)
+    evaluation = evaluate_run(
+        model.to(device),
+        config,
+        workers=workers or usable_cores(),
+        console=console,
+        command=shlex.join(["python", "-m", "train.tables", *sys.argv[1:]]),
+        still=row.still,
+    )
     write_aside(path, (json.dumps(evaluation, indent=2) + "\n").encode())
     return evaluation
 

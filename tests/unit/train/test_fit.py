@@ -1,5 +1,5 @@
+import io
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -78,9 +78,8 @@ def recipe(**changes: object) -> TrainConfig:
 def fit(config: TrainConfig, run: Path) -> str:
     """Train without worker processes; what a person was told."""
     run.mkdir(exist_ok=True)
-    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    with console.file:
-        train(config, run, world=ALONE, workers=0, compiled=False, console=console)
+    console = Console(record=True, width=200, file=io.StringIO())
+    train(config, run, world=ALONE, workers=0, compiled=False, console=console)
     return console.export_text()
 
 
@@ -226,6 +225,17 @@ def test_cities_without_a_clip_are_named(tmp_path: Path, footage: dict[str, Foot
 def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="lower --lr"):
         fit(recipe(optimiser_lr=1e30, optimiser_clip_norm=0.0, eval_every=0.0), tmp_path)
+
+
+def test_memory_that_runs_out_says_what_to_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(learner: Learner, batch: object, step: int) -> None:
+        torch.empty(2**60)  # the allocator's own error
+
+    monkeypatch.setattr(Learner, "step", greedy)
+    with pytest.raises(TrainError, match="--accumulate 2"):
+        fit(recipe(), tmp_path)
 
 
 def test_texts_that_do_not_exist_say_how_to_make_them(footage: dict[str, Footage]) -> None:

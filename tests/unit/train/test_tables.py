@@ -1,0 +1,131 @@
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from engines.bundle import LEVELS
+from tests.unit.train.test_fit import Footage
+from train import tables
+from train.config import load_preset, preset_names
+from train.data.sources import SOURCES, Source
+from train.tables import Row, cell_of, pool, read_tables, recipe, show_table
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(record=True, width=120, file=io.StringIO())
+
+
+@pytest.fixture
+def noise(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(SOURCES, "noise", Source(open=lambda request: Footage()))
+    return "noise:."
+
+
+def test_every_row_is_a_preset_and_the_published_numbers_are_those_of_the_paper() -> None:
+    found = read_tables()
+    assert set(found) == {"components", "hierarchy", "image-video"}
+    rows = [row for _, each in found.values() for row in each]
+    assert {row.preset for row in rows} <= set(preset_names())
+    assert found["components"][1][-1].published == (69.6, 70.2, 74.8, 83.8)
+    # City is never easier than continent.
+    for row in rows:
+        assert row.published is None or list(row.published) == sorted(row.published)
+
+
+def test_a_row_takes_heads_and_losses_from_its_preset_and_the_rest_from_another() -> None:
+    mixed, own, other = (
+        recipe("text-city", like="demo"),
+        load_preset("text-city"),
+        load_preset("demo"),
+    )
+    assert (mixed.model.scene, mixed.model.text) == ("attention", "city")
+    assert mixed.loss.text_weight == own.loss.text_weight
+    assert mixed.model.size == other.model.size
+    assert mixed.optimiser == other.optimiser
+    assert mixed.views == other.views
+
+
+def test_presets_of_the_components_differ_in_heads_and_losses_alone() -> None:
+    _, rows = read_tables()["components"]
+    configs = [load_preset(row.preset) for row in rows]
+    plain = {
+        replace(config, preset="", describes="", model=configs[0].model, loss=configs[0].loss)
+        for config in configs
+    }
+    assert len(plain) == 1
+
+
+def test_seeds_are_pooled_as_a_hand_computation_says() -> None:
+    estimates = [
+        {"value": 0.5, "low": 0.4, "high": 0.6},
+        {"value": 0.6, "low": 0.5, "high": 0.7},
+    ]
+    cell = pool(estimates)
+    clips, seeds = 20 / (2 * 1.959964), 50 / 2  # variance of 50 and 60 is 50
+    half = 1.959964 * math.sqrt(clips**2 + seeds)
+    assert cell.value == pytest.approx(55)
+    assert (cell.low, cell.high) == pytest.approx((55 - half, 55 + half))
+    one = pool(estimates[:1])
+    assert (one.low, one.high) == pytest.approx((40, 60))
+
+
+def test_a_finished_cell_is_not_made_again(
+    tmp_path: Path, noise: str, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(
+        recipe("classifiers", like="demo", data=noise, steps=2),
+        batch=4,
+        val_clips=4,
+        test_clips=6,
+    )
+    row = Row(label="", preset="classifiers")
+    first = cell_of(row, config, tmp_path, workers=0, console=console)
+    monkeypatch.setattr(tables, "train", None)
+    monkeypatch.setattr(tables, "evaluate_run", None)
+    assert cell_of(row, config, tmp_path, workers=0, console=console) == first
+
+
+def test_a_cell_that_was_trained_and_not_measured_is_measured_alone(
+    tmp_path: Path, noise: str, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = recipe("frame-random", like="demo", data=noise, steps=2)
+    config = replace(config, batch=4, val_clips=4, test_clips=6)
+    cell_of(Row(label="", preset="frame-random"), config, tmp_path, workers=0, console=console)
+    monkeypatch.setattr(tables, "train", None)
+    every = Row(label="", preset="frame-random", still="every")
+    evaluation = cell_of(every, config, tmp_path, workers=0, console=console)
+    assert evaluation["clips"] == 6
+    (folder,) = tmp_path.iterdir()
+    names = {path.name for path in folder.glob("*.json")}
+    assert {"cell.json", "evaluation.json", "evaluation-every.json"} <= names
+
+
+def test_a_table_shows_ours_beside_the_published_numbers(console: Console) -> None:
+    def evaluation(city: float) -> dict[str, Any]:
+        levels = {
+            level: {"top1": {"value": city, "low": city - 0.1, "high": city + 0.1}}
+            for level in LEVELS
+        }
+        mode = {**levels, "conflict_rate": {"value": 0.0}}
+        return {"clips": 900, "dataset": "a world", "metrics": {"codependent": mode}}
+
+    row = Row(label="ours", preset="paper", published=(69.6, 70.2, 74.8, 83.8))
+    record = show_table("Title", (row,), {"ours": [evaluation(0.5)]}, "codependent", console)
+    shown = console.export_text()
+    for text in ("Title", "900 clips of a world", "50.0 (40.0-60.0)", "69.6", "83.8"):
+        assert text in " ".join(shown.split())
+    assert json.loads(json.dumps(record))["rows"][0]["ours"]["city"]["value"] == 50.0
+
+
+def test_an_unknown_table_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(tables.app, ["nosuch"])
+    assert result.exit_code == 2
+    assert "hierarchy" in result.output
