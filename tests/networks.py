@@ -55,7 +55,7 @@ def draw_weights(model: Geolocator, seed: int = 0) -> Weights:
     shapes |= {name: tuple(model.state_dict()[name].shape) for name in sorted(rest)}
     drawn: Weights = {}
     for name, shape in shapes.items():
-        gain = 0.6 if name.startswith("heads.") else 1.5
+        gain = {"heads": 0.6, "teachers": 1.2}.get(name.split(".")[0], 1.5)
         spread = 0.2 if len(shape) == 1 else gain / np.prod(shape[1:]) ** 0.5
         centre = 1 if "layernorm" in name and name.endswith("weight") else 0
         drawn[name] = (centre + spread * rng.standard_normal(shape)).astype(np.float32)
