@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -268,6 +269,7 @@ def _write_manifest(
         },
         licence=str(facts.get("licence", "Apache-2.0" if rendered else "not stated")),
     )
+    evaluation = {**evaluation, "command": _plain_command(str(evaluation.get("command", "")))}
     card = model_card(manifest, evaluation)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8", newline="\n")
     best = max(policies, key=lambda policy: policy.city_top1 or 0.0)
@@ -279,7 +281,7 @@ def _write_manifest(
             policy=best.policy,
             span_s=best.span_s,
             **_accuracy(best),
-            command=str(evaluation.get("command", "")),
+            command=evaluation["command"],
         ),
         "places.csv": describe_file(folder / "places.csv"),
     }
@@ -322,6 +324,15 @@ def _without_folders(given: str) -> str:
     pairs = [word.partition("=") for word in words.split("&")]
     words = "&".join(f"{name}{equals}{PurePath(value).name}" for name, equals, value in pairs)
     return f"{kind}{colon}{path}{mark}{words}"
+
+
+def _plain_command(command: str) -> str:
+    """A command without the folders of the machine that it was given on."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # not of a shell
+        return command
+    return shlex.join(_without_folders(word) if "/" in word else word for word in words)
 
 
 def _sampling(trained: dict[str, Any], policies: tuple[PolicyAccuracy, ...]) -> SamplingSpec:
