@@ -19,7 +19,7 @@ from train.errors import TrainError
 from train.model_card import card_licence
 from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD, Geolocator
 from train.models.teachers import TeacherConfig
-from train.models.videomae import SIZES
+from train.models.videomae import SIZES, VideoMAEConfig, VideoMAEEncoder
 from train.stills import draw_stills, take_stills
 from train.warmstart import start_from_components, widen_weights
 
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from train.config import TrainConfig
-    from train.data.dataset import ClipDataset, Split
-    from train.models.videomae import VideoMAEConfig
+    from train.data.dataset import ClipDataset, Picking, Split
 
 START_CLIPS = 64
 """Clips whose principal components the patch embedding starts from."""
+TEXTS_FILE, SCENES_FILE = "text_table.safetensors", "scenes.safetensors"
+"""What `python -m train.texts` and `python -m train.scenes` put into a dataset's folder."""
 TEXT_WIDTH = 512
 """E of CLIP ViT-B/32 and B/16, and of the released labels."""
 
@@ -76,11 +77,22 @@ def open_part(config: TrainConfig, split: Split, *, clips: int | None) -> ClipDa
     dataset = open_dataset(
         config.data, split, sampling=config.sampling, splitting=config.splitting, clips=clips
     )
-    if config.scenes and split == "train":
+    place = beside_dataset(config.data, SCENES_FILE)
+    path = Path(config.scenes).expanduser() if config.scenes else place
+    if split == "train" and path is not None and (config.scenes or path.is_file()):
         from train.scenes import with_scenes
 
-        dataset = with_scenes(dataset, Path(config.scenes))
+        dataset = with_scenes(dataset, path)
     return dataset
+
+
+def beside_dataset(spec: str, name: str) -> Path | None:
+    """Where a file of a dataset lies: in its folder, or beside its file; None: it has no place."""
+    place, _ = parse_place(spec.partition(":")[2])
+    if not place:
+        return None
+    path = Path(place).expanduser()
+    return (path if path.is_dir() else path.parent) / name
 
 
 def read_texts(config: TrainConfig, dataset: ClipDataset) -> NDArray[np.float32] | None:
@@ -93,11 +105,11 @@ def read_texts(config: TrainConfig, dataset: ClipDataset) -> NDArray[np.float32]
         return None
     from train.texts import name_table, read_text_table
 
-    place = Path(parse_place(config.data.partition(":")[2])[0])
-    stored = (place if place.is_dir() else place.parent) / "text_table.safetensors"
     if config.texts == "names" or (config.data == "rendered" and not config.texts):
         return name_table(dataset.hierarchy, variant=config.model.text, width=TEXT_WIDTH)
-    path = Path(config.texts) if config.texts else stored
+    stored = beside_dataset(config.data, TEXTS_FILE)
+    path = Path(config.texts).expanduser() if config.texts else stored
+    assert path is not None  # the rendered world has its names
     if not path.is_file():
         # The label files of the release may hold them: those of all levels.
         if not config.texts and config.model.text == "all" and hasattr(dataset, "text_table"):
@@ -140,6 +152,8 @@ def build_model(
             is_accepted=is_accepted,
             tell=tell,
         )
+        if config.model.still != "none":
+            architecture, encoder = as_picture(architecture, encoder)
         tell(
             f"weights of {report.source}: {len(report.used)} tensors used, "
             f"{len(report.left_out)} left out, {report.heads} heads"
@@ -182,6 +196,22 @@ def shape_of(config: TrainConfig) -> VideoMAEConfig:
     return replace(shape, frames=1, tubelet_frames=1) if is_picture else shape
 
 
+def as_picture(
+    shape: VideoMAEConfig, encoder: VideoMAEEncoder
+) -> tuple[VideoMAEConfig, VideoMAEEncoder]:
+    """A video transformer as one of single pictures, for a picture that stands still.
+
+    Its tubelets then hold the same patch `tubelet_frames` times, so that the weights over time add
+    up; positions are those of the first step. What differs from video is the frames alone.
+    Source: the inverse of inflation (Carreira and Zisserman, CVPR 2017, section 2.1).
+    """
+    picture = VideoMAEEncoder(replace(shape, frames=1, tubelet_frames=1))
+    state = encoder.state_dict()
+    by_time = state["patch.weight"].unflatten(1, (shape.tubelet_frames, -1))
+    picture.load_state_dict({**state, "patch.weight": by_time.sum(dim=1)})
+    return picture.config, picture
+
+
 def licence_of(pretrained: str) -> str:
     """Under which terms published weights may be used, as far as it is known here."""
     for known in read_known().values():
@@ -200,7 +230,7 @@ def training_view(config: TrainConfig, model: Geolocator) -> View:
         else model.config.frames,
         image_px=model.config.image_px,
         resize=config.input.resize,
-        picking=config.input.picking,
+        picking="ends" if config.model.still != "none" else config.input.picking,
         augmentation=config.input.augmentation,
         seed=config.seed,
     )
@@ -208,8 +238,9 @@ def training_view(config: TrainConfig, model: Geolocator) -> View:
 
 def scoring_view(config: TrainConfig, model: Geolocator) -> View:
     """How clips are read to see how good the model is: nothing is random."""
-    picking = "uniform" if config.input.picking == "mixed" else config.input.picking
-    return replace(training_view(config, model), picking=picking, augmentation=None, seed=None)
+    view = training_view(config, model)
+    picking: Picking = "uniform" if view.picking == "mixed" else view.picking
+    return replace(view, picking=picking, augmentation=None, seed=None)
 
 
 def _first_clips(config: TrainConfig, sources: Sources, model: Geolocator) -> torch.Tensor:

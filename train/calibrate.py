@@ -57,9 +57,12 @@ def calibrate(
         result[mode] = {
             level: {
                 "temperature": round(temperatures[level], 4),
+                # Of what is answered, which in traced modes need not be the likeliest class.
                 "threshold_prob": claim_threshold(
-                    decoded.probs[level].max(axis=1),
-                    decoded.probs[level].argmax(axis=1) == labels[level],
+                    np.take_along_axis(
+                        decoded.probs[level], decoded.labels[level][:, np.newaxis], axis=1
+                    )[:, 0],
+                    decoded.labels[level] == labels[level],
                 ),
             }
             for level in LEVELS

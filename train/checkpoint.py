@@ -7,7 +7,6 @@ tree) and, once `python -m train.evaluate` has run, `evaluation.json`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save
 
 from engines.bundle import sha256_of
 from geotag.errors import ConfigError
+from train.files import write_aside
 from train.models.geolocator import Geolocator
 from train.models.teachers import TeacherConfig
 from train.models.videomae import SIZES, VideoMAEConfig
@@ -149,13 +149,3 @@ def _size_name(config: VideoMAEConfig) -> str:
 def _floats(values: torch.Tensor) -> list[float]:
     """Shortest decimals that give the same float32 again: 0.485 rather than 0.48500001430511475."""
     return [float(str(value)) for value in values.cpu().numpy()]
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there: it is whole, or what it was before."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from engines.bundle import Policy, Resize
+from engines.bundle import DecodingMode, Policy, Resize
 from train.data.dataset import Augmentation, Picking, SamplingRange
 from train.losses import LossConfig
 from train.models.teachers import AttentionInput, SceneHead
@@ -118,6 +118,8 @@ class TrainConfig:
     at the end, and the last weights are kept."""
     selection: Literal["val", "test"] = "val"
     """The split that the best weights are chosen on. The released code takes test."""
+    selection_decoding: DecodingMode = "codependent"
+    """How the city is answered by which the best weights are chosen. The released code: without."""
     pretrained: str = ""
     """Hub id, folder or `.pth` of VideoMAE; empty to begin from nothing."""
     texts: str = ""
@@ -161,16 +163,21 @@ def load_preset(name: str, **changes: object) -> TrainConfig:
     """Read a preset and apply the flags that were given (those that are not None).
 
     Args:
-        name: of the preset.
+        name: of the preset, or the path of a `.toml` file.
         changes: fields of TrainConfig; those of a part are written `optimiser_lr`, and giving one
             of steps and epochs takes the place of the other.
 
     Raises:
         ValueError: an unknown preset or key, or a wrong value; the text says what there is.
     """
-    path = PRESETS / f"{name}.toml"
+    is_own = name.endswith(".toml")
+    path = Path(name).expanduser() if is_own else PRESETS / f"{name}.toml"
     if not path.is_file():
-        raise ValueError(f"there is no preset {name!r}; there are: {', '.join(preset_names())}")
+        raise ValueError(
+            f"there is no preset {name!r}; there are: {', '.join(preset_names())}, or a .toml file "
+            "of your own, made from one of theirs"
+        )
+    name = path.stem
     try:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as exc:
@@ -241,6 +248,14 @@ def _wrong_numbers(config: TrainConfig) -> list[str]:
         for name, value in values
         if value is not None and not holds(value)  # not a number holds nowhere
     ]
+    if config.seed >= 2**31:
+        problems.append(f"seed {config.seed} must be below 2147483648")
+    if not config.policies:
+        problems.append("policies must name at least one way of sampling")
+    if config.accumulate > 1 and config.model.warm_start:
+        problems.append(
+            "accumulate needs model.warm_start = false: heads are standardised over whole steps"
+        )
     if config.accumulate > 0 and config.batch % config.accumulate:
         problems.append(
             f"batch {config.batch} must be a multiple of accumulate {config.accumulate}"
@@ -268,14 +283,17 @@ def _ranges(
         ("text_weight", loss.text_weight),
         ("weight_decay", optimiser.weight_decay),
         ("clip_norm", optimiser.clip_norm),
+        ("colour_jitter", config.input.augmentation.colour_jitter),
     ]
     above_0_to_1 = [
         ("keep_tokens", model.keep_tokens),
         ("last_keep_tokens", model.last_keep_tokens),
         ("layer_decay", optimiser.layer_decay),
+        ("least_crop", config.input.augmentation.least_crop),
     ]
     from_0_to_1 = [
         ("last_share", model.last_share),
+        ("mask_prob", config.input.augmentation.mask_prob),
         ("label_smoothing", loss.label_smoothing),
         ("warmup_share", optimiser.warmup_share),
         ("min_lr_share", optimiser.min_lr_share),
@@ -305,6 +323,7 @@ def _wrong_choices(config: TrainConfig) -> list[str]:
         "input.picking": (config.input.picking, get_args(Picking)),
         "input.resize": (config.input.resize, get_args(Resize)),
         "splitting": (config.splitting, ("official", "blocks", "drives")),
+        "selection_decoding": (config.selection_decoding, get_args(DecodingMode)),
         "selection": (config.selection, ("val", "test")),
     }
     problems = [

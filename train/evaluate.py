@@ -13,10 +13,11 @@ import json
 import re
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
+import torch
 import typer
 from rich.console import Console
 
@@ -28,18 +29,18 @@ from train.checkpoint import EVALUATION, FACTS
 from train.config import EvaluatedPolicy, SamplingRange, TrainConfig
 from train.data.clips import rendered_hierarchy
 from train.data.dataset import Picking, Split
-from train.data.sources import open_dataset
+from train.data.sources import Splitting, open_dataset
 from train.errors import TrainError
 from train.evaluation import Candidate, Plan, evaluate, view_of
 from train.evaluation_sets import RENDERED, Task, dataset_task, rendered_task
 from train.evaluation_tables import show_evaluation
 from train.plots import draw_plots, need_matplotlib
+from train.processes import find_device
 from train.report import MODES
 from train.scorers import BundleScorer, CheckpointScorer, open_model, seen_stills
 
 if TYPE_CHECKING:
     from train.data.dataset import ClipDataset
-    from train.data.sources import Splitting
     from train.models.geolocator import Geolocator
     from train.stills import Looks
 
@@ -106,6 +107,13 @@ def main(
     test_clips: Annotated[
         int | None, typer.Option(min=1, help="Samples that are counted. Default: the run's.")
     ] = None,
+    splitting: Annotated[
+        str | None,
+        typer.Option(help="Of CityGuessr68k: official, blocks or drives. Default: as trained."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Of a run: cpu, cuda or auto. A bundle runs on the CPU.")
+    ] = "auto",
     workers: Annotated[int | None, typer.Option(min=0, help="Reading processes.")] = None,
     out: Annotated[
         Path | None,
@@ -122,7 +130,10 @@ def main(
     try:
         if plots:
             need_matplotlib()
-        opened = _open(model, data)
+        place = find_device(device)
+        opened = _open(model, data, place)
+        if splitting is not None:
+            opened = replace(opened, splitting=_splitting(splitting), is_own=False)
         plan = Plan(
             clips=clips,
             by_drive=by_drive,
@@ -132,7 +143,7 @@ def main(
             opened.candidate,
             _task(opened, _split(split), plan, val_clips=val_clips, test_clips=test_clips),
             plan,
-            against=None if against is None else _open(against, opened.spec).candidate,
+            against=None if against is None else _open(against, opened.spec, place).candidate,
             workers=usable_cores() if workers is None else workers,
             console=console,
             command=shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
@@ -173,7 +184,8 @@ def evaluate_run(
     Raises:
         DatasetError: the data set cannot be used.
     """
-    plan = plan or Plan(picking=steady(config.input.picking))
+    seen: Picking = "ends" if config.model.still != "none" else config.input.picking
+    plan = plan or Plan(picking=steady(seen))
     if config.data == RENDERED:
         hierarchy = rendered_hierarchy()
     else:
@@ -195,7 +207,7 @@ def evaluate_run(
         spec=config.data,
         is_own=True,
         splitting=config.splitting,
-        picking=config.input.picking,
+        picking=seen,
         sampling=config.sampling,
         policies=config.policies,
         val_clips=config.val_clips,
@@ -216,9 +228,9 @@ def steady(picking: Picking) -> Picking:
     return "uniform" if picking == "mixed" else picking
 
 
-def _open(folder: Path, data: str | None) -> _Opened:
+def _open(folder: Path, data: str | None, device: torch.device) -> _Opened:
     """Open a model, and find out how it is to be evaluated on `data`; None: what it learned."""
-    opened = open_model(folder)
+    opened = open_model(folder, device)
     if isinstance(opened, BundleScorer):
         return _opened_bundle(opened, folder, data)
     scorer, record = opened
@@ -232,8 +244,8 @@ def _open(folder: Path, data: str | None) -> _Opened:
             is_bundle=False,
             spec=spec,
             is_own=spec == own,
-            splitting=facts.get("splitting", "official"),
-            picking=facts.get("input", {}).get("picking", "uniform"),
+            splitting=facts.get("splitting", "official") if spec == own else "official",
+            picking=_picking_of(facts),
             sampling=SamplingRange(**facts["sampling"]),
             policies=tuple(EvaluatedPolicy(**policy) for policy in facts["policies"]),
             val_clips=facts["val_clips"],
@@ -244,6 +256,14 @@ def _open(folder: Path, data: str | None) -> _Opened:
             f"evaluating {folder}: its {FACTS} does not say how clips are sampled ({exc!r}). Train "
             "it again with python -m train.fit."
         ) from exc
+
+
+def _picking_of(facts: dict[str, Any]) -> Picking:
+    """Which stored frames a run saw, by what its checkpoint says of it."""
+    if facts.get("model", {}).get("still", "none") != "none":
+        return "ends"
+    picking: Picking = facts.get("input", {}).get("picking", "uniform")
+    return picking
 
 
 def _opened_bundle(scorer: BundleScorer, folder: Path, data: str | None) -> _Opened:
@@ -337,10 +357,9 @@ def _task(
             val_clips=(val_clips or TEST_CLIPS // 2) if fits else None,
             test_clips=test_clips or TEST_CLIPS,
         )
-    splitting = opened.splitting if opened.is_own else "official"
 
     def part(split: Split) -> ClipDataset:
-        return open_dataset(spec, split, sampling=opened.sampling, splitting=splitting)
+        return open_dataset(spec, split, sampling=opened.sampling, splitting=opened.splitting)
 
     return dataset_task(
         part(split),
@@ -384,6 +403,13 @@ def _split(text: str) -> Split:
         if text == known:
             return cast("Split", known)
     raise TrainError(f"--split {text!r}: allowed are {', '.join(get_args(Split))}.")
+
+
+def _splitting(text: str) -> Splitting:
+    for known in get_args(Splitting):
+        if text == known:
+            return cast("Splitting", known)
+    raise TrainError(f"--splitting {text!r}: allowed are {', '.join(get_args(Splitting))}.")
 
 
 def _picking(text: str) -> Picking:

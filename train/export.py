@@ -257,7 +257,12 @@ def _write_manifest(
         description=f"VideoMAE-{record['size']}, {config.frames} frames of {config.image_px} px, "
         f"{model.classes['city']} cities" + (" of the rendered world" if rendered else ""),
         domain="rendered" if rendered else "road",
-        input=InputSpec(frames=config.frames, height_px=config.image_px, width_px=config.image_px),
+        input=InputSpec(
+            frames=config.frames,
+            height_px=config.image_px,
+            width_px=config.image_px,
+            resize=facts.get("input", {}).get("resize", "squash"),
+        ),
         outputs=outputs,
         scenes=SCENE_GROUPS if "scene" in outputs else (),
         sampling=_sampling(facts.get("sampling", {}), policies),
@@ -332,7 +337,18 @@ def _plain_command(command: str) -> str:
         words = shlex.split(command)
     except ValueError:  # not of a shell
         return command
-    return shlex.join(_without_folders(word) if "/" in word else word for word in words)
+    return shlex.join(_plain_word(word) for word in words)
+
+
+def _plain_word(word: str) -> str:
+    name, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    place, mark, query = value.partition("?")
+    kind, colon, path = place.rpartition(":")
+    if "/" in path:
+        path = PurePath(path).name
+    pairs = [each.partition("=") for each in query.split("&")]
+    query = "&".join(f"{key}{sign}{PurePath(held).name}" for key, sign, held in pairs)
+    return f"{name}{equals}{kind}{colon}{path}{mark}{query}"
 
 
 def _sampling(trained: dict[str, Any], policies: tuple[PolicyAccuracy, ...]) -> SamplingSpec:

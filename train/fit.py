@@ -15,7 +15,9 @@ A run folder holds the weights (`model.safetensors`), a readable `checkpoint.jso
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -29,12 +31,13 @@ from rich.console import Console
 from engines.choose import usable_cores
 from geotag.errors import GeotagError
 from train.build import open_part
-from train.checkpoint import load_checkpoint
+from train.checkpoint import EVALUATION, load_checkpoint
 from train.config import change_config, load_preset
 from train.errors import TrainError
 from train.evaluate import TABLE_COLUMNS, evaluate_run, show_evaluation
+from train.files import write_aside
 from train.processes import join_world
-from train.resume import load_state
+from train.resume import FOLDER, STATE, load_state
 from train.training import train
 
 if TYPE_CHECKING:
@@ -46,13 +49,20 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    preset: Annotated[str, typer.Option(help="Recipe from train/presets, without .toml.")] = "demo",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Name of a recipe in train/presets, or your own .toml. Default: demo."),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             help="rendered, cityguessr:FOLDER, msls:FOLDER, manifest:FILE or shards:FOLDER. "
             "Default: the preset's."
         ),
+    ] = None,
+    splitting: Annotated[
+        str | None,
+        typer.Option(help="Of CityGuessr68k: official, blocks or drives. Default: the preset's."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -69,6 +79,13 @@ def main(
         typer.Option(
             help="Hub id, folder or .pth of VideoMAE weights; none to start from nothing."
         ),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="tiny, small or base, where nothing is pretrained.")
+    ] = None,
+    num_heads: Annotated[
+        str | None,
+        typer.Option(help="Of pretrained attention: corrected, config or a number."),
     ] = None,
     accept_licence: Annotated[
         bool,
@@ -115,8 +132,10 @@ def main(
 ) -> None:
     """Train a model and evaluate it on clips that it has never seen."""
     console = Console(stderr=True)
+    heads = int(num_heads) if num_heads is not None and num_heads.isdecimal() else num_heads
     recipe: dict[str, Any] = {
         "data": data,
+        "splitting": splitting,
         "pretrained": "" if pretrained == "none" else pretrained,
         "texts": texts,
         "scenes": scenes,
@@ -124,40 +143,75 @@ def main(
         "epochs": epochs,
         "batch": batch,
         "accumulate": accumulate,
+        "model_size": size,
+        "model_num_heads": heads,
         "optimiser_lr": lr,
         "seed": seed,
         "val_clips": val_clips,
         "test_clips": test_clips,
     }
-    with join_world(device) as world:
-        try:
+    started_s, run = time.monotonic(), resume
+    try:
+        with join_world(device) as world:
             if resume is not None:
-                config, run = _go_on(resume, out, recipe)
+                config, run = _go_on(resume, preset, out, recipe), resume
             else:
-                config = _recipe(preset, recipe)
-                run = _run_folder(out, preset, world)
-            started_s = time.monotonic()
+                config = _recipe(preset or "demo", recipe)
+                run = _run_folder(out, config.preset, world)
             train(
                 config,
                 run,
                 world=world,
-                workers=max(1, usable_cores() // 2) if workers is None else workers,
+                workers=_reading_workers(world) if workers is None else workers,
                 compiled=world.is_gpu if compiled is None else compiled,
                 tensorboard=tensorboard,
                 is_accepted=accept_licence,
                 console=console,
             )
-        except KeyboardInterrupt as exc:
-            console.print(f"stopped. Go on with: python -m train.fit --resume {run}", markup=False)
-            raise typer.Exit(130) from exc
-        except TrainError as exc:
-            console.print(f"error: {exc}", markup=False, highlight=False)
-            raise typer.Exit(1) from exc
-        except (GeotagError, ValueError, OSError) as exc:
-            raise typer.BadParameter(str(exc)) from exc
-        if not world.is_first:
-            return
-    model, _ = load_checkpoint(run)
+        if world.is_first:
+            _evaluate(config, run, world, workers=workers, console=console)
+            minutes = (time.monotonic() - started_s) / 60
+            console.print(
+                f"done in {minutes:.1f} min. Next: geotag export --checkpoint {run} "
+                f"--out bundles/{run.name}",
+                markup=False,
+            )
+    except KeyboardInterrupt as exc:
+        is_kept = run is not None and (run / FOLDER / STATE).is_file()
+        console.print(
+            f"stopped. Go on with: python -m train.fit --resume {run}"
+            if is_kept
+            else "stopped before anything was learned",
+            markup=False,
+        )
+        _leave(run)
+        raise typer.Exit(130) from exc
+    except TrainError as exc:
+        console.print(f"error: {exc}", markup=False, highlight=False)
+        _leave(run)
+        raise typer.Exit(1) from exc
+    except (GeotagError, ValueError, OSError) as exc:
+        _leave(run)
+        raise typer.BadParameter(str(exc)) from exc
+
+
+def _reading_workers(world: World) -> int:
+    """Half of the cores read, shared by the processes of this machine."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, usable_cores() // 2 // beside)
+
+
+def _leave(run: Path | None) -> None:
+    """Give the name of a run that never began free again."""
+    if run is not None:
+        with contextlib.suppress(OSError):  # something is in it
+            run.rmdir()
+
+
+def _evaluate(
+    config: TrainConfig, run: Path, world: World, *, workers: int | None, console: Console
+) -> None:
+    """Measure the best weights, and write what export needs into the run folder."""
     if not len(open_part(config, "test", clips=config.test_clips).entries):
         console.print(
             "not evaluated: the dataset's test part is empty. Measure the model on other footage: "
@@ -165,21 +219,20 @@ def main(
             markup=False,
         )
         return
+    model, _ = load_checkpoint(run)
+    # Rendering a clip is slower than scoring it, and a GPU needs no core: there every core reads.
+    is_free = config.data == "rendered" or world.is_gpu
     evaluation = evaluate_run(
-        model,
+        model.to(world.device),
         config,
-        # Scoring a clip is quicker than reading it: here every core reads.
-        workers=usable_cores() if workers is None else workers,
+        workers=(usable_cores() if is_free else _reading_workers(world))
+        if workers is None
+        else workers,
         console=console,
         command=shlex.join(["python", "-m", "train.fit", *sys.argv[1:]]),
     )
-    (run / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    write_aside(run / EVALUATION, (json.dumps(evaluation, indent=2) + "\n").encode())
     show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
-    minutes = (time.monotonic() - started_s) / 60
-    console.print(
-        f"done in {minutes:.1f} min. Next: geotag export --checkpoint {run} "
-        f"--out bundles/{run.name}"
-    )
 
 
 def new_run_folder(out: Path | None, preset: str) -> Path:
@@ -191,7 +244,7 @@ def new_run_folder(out: Path | None, preset: str) -> Path:
     if out is None:
         out = Path("runs") / preset
         number = 2
-        while out.exists():
+        while out.exists() and any(out.iterdir()):
             out = Path("runs") / f"{preset}-{number}"
             number += 1
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -222,19 +275,24 @@ def _run_folder(out: Path | None, preset: str, world: World) -> Path:
     return Path(str(names[0]))
 
 
-def _go_on(run: Path, out: Path | None, changes: dict[str, Any]) -> tuple[TrainConfig, Path]:
+def _go_on(run: Path, preset: str | None, out: Path | None, changes: dict[str, Any]) -> TrainConfig:
+    """The recipe of a run that goes on."""
     config = load_state(run).config
-    if out is not None:
-        raise ValueError(f"--out {out}: a run goes on in its own folder, {run}")
     given = {name: value for name, value in changes.items() if value is not None}
-    # Where the files lie may have changed; what the result depends on may not.
-    moved = {name: given.pop(name) for name in ("data", "texts", "scenes") if name in given}
-    given.pop("pretrained", None)
-    if given:
-        raise ValueError(
-            f"--resume {run} goes on with the recipe it was begun with; leave out {sorted(given)}"
+    # Where files lie may have changed, and how a step is cut up; a lower rate is what a run that
+    # diverged needs. All else is what the run was begun with.
+    free = ("data", "texts", "scenes", "accumulate", "optimiser_lr")
+    changed = {name: given.pop(name) for name in free if name in given}
+    refused = sorted(name.replace("_", "-") for name in given)
+    refused += ["preset"] if preset is not None else []
+    refused += ["out"] if out is not None else []
+    if refused:
+        raise TrainError(
+            f"going on with {run}: it keeps the recipe that it was begun with; leave out "
+            f"{', '.join(f'--{name}' for name in refused)}. Allowed are --data, --texts and "
+            "--scenes for files that were moved, --accumulate, and --lr for a run that diverged."
         )
-    return change_config(config, **moved), run
+    return change_config(config, **changed)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class Learner:
         self.terms = ["geo"]
         self.terms += ["scene"] if config.loss.scene_weight else []
         self.terms += ["text"] if config.loss.text_weight else []
+        self.has_scenes = False
         self._forget()
 
     def step(self, batch: Batch, step: int) -> None:
@@ -92,17 +93,13 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         is_soft = self.config.loss.scene_target == "soft"
         known = (batch.scene_NS.sum(1) > 0 if is_soft else batch.scene_N != NO_SCENE).sum()
-        counts = torch.stack([torch.tensor(len(batch)), known]).double().to(self.world.device)
+        counts = torch.tensor([len(batch), int(known)], dtype=torch.float64)
+        counts = counts.to(self.world.device)
         clips, scenes = self.world.sum(counts).tolist()
         if not clips:
             names = ", ".join(bad.reason for bad in batch.bad[:3])
             raise TrainError(f"step {step}: none of its clips could be read ({names}).")
-        if not scenes and step == 0 and self.config.loss.scene_weight:
-            raise TrainError(
-                "learning scenes: none of the first clips says which scene it shows. Label them "
-                "with python -m train.scenes and give --scenes FILE, or choose a preset without "
-                "scenes, such as classifiers or text-only."
-            )
+        self.has_scenes |= scenes > 0
         pieces = list(self._pieces(batch, step))
         for number, (piece, kept_NP) in enumerate(pieces):
             is_last = number == len(pieces) - 1
@@ -121,8 +118,14 @@ class Learner:
         """Means over the steps since the last report, over all processes, and the learning rate.
 
         Raises:
-            TrainError: the loss is no longer a number.
+            TrainError: the loss is no longer a number, or no clip had a scene to learn.
         """
+        if self.config.loss.scene_weight and not self.has_scenes:
+            raise TrainError(
+                "learning scenes: none of the first clips says which scene it shows. Label them "
+                "with python -m train.scenes, which writes scenes.safetensors into the dataset's "
+                "folder, or choose a preset without scenes, such as classifiers or text-only."
+            )
         sums = self.world.sum(torch.stack(list(self.measured.values()))).tolist()
         found = dict(zip(self.measured, sums, strict=True))
         self._forget()
@@ -135,9 +138,9 @@ class Learner:
         }
         if not all(math.isfinite(value) for value in record.values()):
             raise TrainError(
-                f"the loss is no longer a number at step {step} ({record['loss']}): lower --lr "
-                f"(now {self.config.optimiser.lr:g}), or go on from the last state that was kept "
-                "with --resume and a lower one."
+                f"the loss is no longer a number at step {step} ({record['loss']}): begin again, "
+                "or go on from the last state that was kept with --resume, and a lower --lr (now "
+                f"{self.config.optimiser.lr:g})."
             )
         return record
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from train.errors import TrainError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,10 +42,36 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    @contextlib.contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The first process does something before the others: it fetches what they then find."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+
+def find_device(device: str) -> torch.device:
+    """`cpu`, `cuda`, or with `auto` a GPU where there is one.
+
+    Raises:
+        TrainError: another word, or a GPU where there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise TrainError(f"--device {device!r}: allowed are cpu, cuda and auto.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainError(
+            "--device cuda: torch finds no NVIDIA GPU here. Use --device cpu, or a build of torch "
+            "for CUDA with its driver."
+        )
+    is_gpu = torch.cuda.is_available() and device != "cpu"
+    return torch.device("cuda" if is_gpu else "cpu")
 
 
 @contextlib.contextmanager
@@ -52,9 +80,12 @@ def join_world(device: str = "auto") -> Iterator[World]:
 
     Args:
         device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+
+    Raises:
+        TrainError: another device, or one that is not here.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    is_gpu = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    is_gpu = find_device(device).type == "cuda"
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) if size > 1 else 0)
     if is_gpu:
         torch.cuda.set_device(place)

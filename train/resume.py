@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save
 
 from engines.bundle import sha256_of
-from train.checkpoint import write_aside
 from train.config import TrainConfig, config_from_record
 from train.errors import TrainError
+from train.files import write_aside
 from train.models.videomae import VideoMAEConfig
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def save_state(
     tensors: Mapping[str, Tensor],
     architecture: VideoMAEConfig,
     facts: Mapping[str, Any],
+    sources: Mapping[str, Any],
 ) -> None:
     """Keep all that the rest of a run depends on; the state before stays until this one is whole.
 
@@ -63,6 +64,7 @@ def save_state(
         tensors: all that training has changed.
         architecture: shape of the encoder.
         facts: what is to be told of the weights that it began from.
+        sources: what of the dataset must be the same when it goes on.
 
     Raises:
         OSError: it cannot be written.
@@ -81,6 +83,7 @@ def save_state(
         "progress": asdict(progress),
         "architecture": asdict(architecture),
         "facts": dict(facts),
+        "sources": dict(sources),
         "config": asdict(config),
     }
     write_aside(folder / STATE, (json.dumps(record, indent=2) + "\n").encode())
@@ -97,6 +100,7 @@ class State:
     progress: Progress
     architecture: VideoMAEConfig
     facts: dict[str, Any]
+    sources: dict[str, Any]
     weights: Path
     """File of the tensors."""
 
@@ -135,6 +139,7 @@ def load_state(run: Path) -> State:
             progress=Progress(**record["progress"]),
             architecture=VideoMAEConfig(**record["architecture"]),
             facts=dict(record["facts"]),
+            sources=dict(record["sources"]),
             weights=weights,
         )
     except FileNotFoundError as exc:

@@ -160,8 +160,14 @@ def seen_stills(model: Mapping[str, Any]) -> dict[str, Any]:
     return {"still": model["still"], "frames": SIZES[model["size"]].frames}
 
 
-def open_model(folder: Path) -> tuple[CheckpointScorer, dict[str, Any]] | BundleScorer:
+def open_model(
+    folder: Path, device: torch.device | None = None
+) -> tuple[CheckpointScorer, dict[str, Any]] | BundleScorer:
     """Open whatever model a folder holds: a run folder, with its `checkpoint.json`, or a bundle.
+
+    Args:
+        folder: of the model.
+        device: where the network of a run goes; None for the CPU.
 
     Raises:
         TrainError: it holds neither.
@@ -173,7 +179,7 @@ def open_model(folder: Path) -> tuple[CheckpointScorer, dict[str, Any]] | Bundle
         model, record = load_checkpoint(folder)
         facts = record["training"]
         scorer = CheckpointScorer(
-            model,
+            model if device is None else model.to(device),
             read_hierarchy(folder / PLACES),
             label=folder.resolve().name,
             resize=facts.get("input", {}).get("resize", "squash"),

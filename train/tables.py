@@ -30,10 +30,11 @@ from rich.table import Table
 from engines.bundle import LEVELS
 from engines.choose import usable_cores
 from geotag.errors import GeotagError
-from train.checkpoint import EVALUATION, load_checkpoint, write_aside
+from train.checkpoint import EVALUATION, load_checkpoint
 from train.config import TrainConfig, load_preset, tomllib
 from train.errors import TrainError
 from train.evaluate import evaluate_run
+from train.files import write_aside
 from train.processes import World
 from train.resume import load_state
 from train.training import train

@@ -33,6 +33,7 @@ from engines.bundle import LEVELS
 from geotag.errors import ConfigError, OutputError
 from geotag.places.hierarchy import build_hierarchy, read_hierarchy
 from train.errors import DatasetError, WeightsError
+from train.files import write_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -228,11 +229,9 @@ def write_text_table(table: TextTable, path: Path) -> None:
     }
     tensors = {"all": table.all_KE, "city": table.city_KE}
     content = save(tensors, {_KEY: json.dumps(record, ensure_ascii=False, sort_keys=True)})
-    aside = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(content)
-        aside.replace(path)
+        write_aside(path, content)
     except OSError as exc:
         raise OutputError(f"writing the text table {path}: {exc.strerror or exc}.") from exc
 

@@ -6,9 +6,7 @@ import csv
 import itertools
 import json
 import random
-import signal
 import subprocess
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -28,12 +26,14 @@ from train.data.loading import Plan, reading_batches, training_batches
 from train.data.sources import notes_of
 from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
+from train.guards import StopRequests, check_dataset, describe_sources, with_advice
 from train.loop import Learner
 from train.models.geolocator import Geolocator
 from train.resume import FOLDER, STATE, Progress, load_state, save_state
+from train.stills import draw_stills, take_stills
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from rich.console import Console
@@ -78,14 +78,22 @@ def train(
         torch.set_num_threads(max(1, usable_cores() // world.size - workers))
     sources = open_sources(config)
     state = load_state(run) if (run / FOLDER / STATE).is_file() else None
-    with _with_advice(config):
-        model, facts = build_model(
-            config,
-            sources,
-            architecture=None if state is None else state.architecture,
-            is_accepted=is_accepted,
-            tell=lambda text: console.print(text, markup=False, highlight=False),
-        )
+    if state is not None:
+        check_dataset(state, sources)
+
+    def tell(text: str) -> None:
+        if world.is_first:
+            console.print(text, markup=False, highlight=False)
+
+    with with_advice(config):
+        with world.first_alone():  # one of them fetches what is missing
+            model, facts = build_model(
+                config,
+                sources,
+                architecture=None if state is None else state.architecture,
+                is_accepted=is_accepted,
+                tell=tell,
+            )
         learner = Learner(
             model,
             config,
@@ -175,10 +183,12 @@ class _Run:
                 if is_last or is_pause or self._is_scoring(progress.step):
                     progress = self._remember_bad(progress)
                 if is_last or self._is_scoring(progress.step):
-                    progress = self._keep_best(progress)
+                    progress = self._keep_best(progress, write)
                 is_time = time.monotonic() - saved_s > SAVE_EVERY_S
                 # Processes speak with each other at pauses only: it takes time.
                 is_asked = (is_pause or self.world.size == 1) and self._any(stop.is_asked)
+                if is_asked:
+                    progress = self._remember_bad(progress)
                 if is_last or is_asked or (is_pause and self._any(is_time)):
                     self._save(progress)
                     saved_s = time.monotonic()
@@ -192,12 +202,20 @@ class _Run:
         """Whether any process wants something."""
         return bool(self.world.sum(torch.tensor(float(wanted), device=self.world.device)).item())
 
-    def _keep_best(self, progress: Progress) -> Progress:
+    def _keep_best(self, progress: Progress, write: Callable[[dict[str, float]], None]) -> Progress:
         """Keep the weights if they are the best so far, or if nothing is compared."""
         with self.learner.best_weights() as model:
             score = None
             if self.score_every:
                 score = self._score(model)
+                write({"step": progress.step, "selection_city_top1": score})
+                if self.world.is_first:
+                    self.console.print(
+                        f"step {progress.step}: {100 * score:.1f} % of cities right on "
+                        f"{self.sources.chosen_on.name}",
+                        markup=False,
+                        highlight=False,
+                    )
                 if progress.best_score is not None and score <= progress.best_score:
                     return progress
             if self.world.is_first:
@@ -206,7 +224,7 @@ class _Run:
         return replace(progress, best_score=score, best_step=progress.step)
 
     def _score(self, model: Geolocator) -> float:
-        """Share of right cities on what the best weights are chosen on (codependent decoding)."""
+        """Share of right cities on what the best weights are chosen on."""
         dataset = self.sources.chosen_on
         count = min(self.config.val_clips, len(dataset.entries))
         chosen = np.linspace(0, len(dataset.entries), count, endpoint=False).astype(int).tolist()
@@ -219,15 +237,22 @@ class _Run:
             indices=chosen[self.world.rank :: self.world.size],
         )
         counts = torch.zeros(2, dtype=torch.float64)
+        still, drawn = self.config.model.still, torch.Generator().manual_seed(0)
         for batch in batches:
             if not len(batch):
                 continue
+            clip_NTHWC = batch.clip_NTHWC
+            if still != "none":
+                frames = clip_NTHWC.shape[1]
+                chosen_N = draw_stills(len(batch), frames, still, drawn)
+                clip_NTHWC = take_stills(clip_NTHWC, chosen_N)
             with torch.inference_mode():
-                outputs = model(batch.clip_NTHWC.to(self.world.device))
+                outputs = model(clip_NTHWC.to(self.world.device))
             logits: dict[Level, NDArray[np.float32]] = {
                 level: outputs[level].float().cpu().numpy() for level in dataset.hierarchy.places
             }
-            found = decode(logits, dataset.hierarchy, "codependent").labels["city"]
+            mode = self.config.selection_decoding
+            found = decode(logits, dataset.hierarchy, mode).labels["city"]
             counts += torch.tensor([(found == batch.city_N.numpy()).sum(), len(batch)])
         right, total = self.world.sum(counts.to(self.world.device)).tolist()
         if not total:
@@ -253,6 +278,7 @@ class _Run:
                 self.learner.tensors(),
                 self.learner.model.config,
                 self.facts,
+                describe_sources(self.sources),
             )
             _write_bad(self.folder / "bad_samples.csv", progress.bad)
         self.world.wait()
@@ -321,32 +347,6 @@ class _Run:
                 bar.update(task, advance=1, speed=speed)
 
 
-class StopRequests:
-    """While it is entered, Ctrl-C and SIGTERM ask to stop after the step; a second one stops."""
-
-    def __init__(self) -> None:
-        """Nothing was asked yet."""
-        self.is_asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequests:
-        """Listen."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Listen no longer."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: object) -> None:
-        if self.is_asked:
-            raise KeyboardInterrupt
-        self.is_asked = True
-
-
 def training_facts(config: TrainConfig, dataset: ClipDataset) -> dict[str, Any]:
     """What `checkpoint.json` and later the bundle say about how the weights came to be."""
     return {
@@ -363,27 +363,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-@contextmanager
-def _with_advice(config: TrainConfig) -> Iterator[None]:
-    """Turn running out of memory into what to do about it."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as exc:
-        raise TrainError(_out_of_memory(config)) from exc
-    except RuntimeError as exc:
-        if "can't allocate memory" not in str(exc) and "out of memory" not in str(exc).lower():
-            raise
-        raise TrainError(_out_of_memory(config)) from exc
-
-
-def _out_of_memory(config: TrainConfig) -> str:
-    return (
-        f"memory ran out on {config.batch} clips a step in {config.accumulate} piece(s): add "
-        f"--accumulate {2 * config.accumulate}, which gives the same result in about half the "
-        "memory, or lower --batch."
-    )
 
 
 def _announce(
@@ -450,11 +429,14 @@ def _open_tensorboard(folder: Path) -> Any:  # noqa: ANN401
 
 
 def _git_commit() -> str | None:
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Of this source tree; None where it was installed without its history, or git is missing."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
     return found.stdout.strip() or None

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 Split = Literal["train", "val", "test"]
 """train: learned from. val: held out of the training part, to choose and to calibrate on. test:
 reported, and looked at for nothing else."""
-Picking = Literal["uniform", "mixed", "reference", "lexicographic"]
+Picking = Literal["uniform", "mixed", "ends", "reference", "lexicographic"]
 """Which of a clip's stored frames are taken, where their times are not known.
 
 uniform: one from each of T equal parts; mixed: the same over a random stretch of the clip, from T
-consecutive frames to all; reference: every fifth frame from the first (the released code's
-intention); lexicographic: every fifth of the file names as a directory listing sorts them (what the
-released code does)."""
+consecutive frames to all; ends: evenly from the first frame to the last, never random; reference:
+every fifth frame from the first (the released code's intention); lexicographic: every fifth of the
+file names as a directory listing sorts them (what the released code does)."""
 UNKNOWN_SCENE = -1
 
 

@@ -8,7 +8,8 @@ Shape suffixes: N clips, T frames, H and W pixels, S scene groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -19,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from train.data.dataset import UNKNOWN_SCENE, BadSample, Sample
+from train.errors import DatasetError
 from train.losses import NO_SCENE
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ class Batch:
     """int64: which samples of what was asked for these are, counted from 0."""
     bad: tuple[BadSample, ...] = ()
     """Those that could not be read, and are not in here."""
+    error: DatasetError | None = None
+    """What is wrong with the whole dataset: it crosses processes as a value, so that a person sees
+    its message and not the trace of a worker."""
 
     def __len__(self) -> int:
         """Clips."""
@@ -75,10 +80,13 @@ class Batch:
             scene_N=change(self.scene_N),
             positions_N=change(self.positions_N),
             bad=self.bad,
+            error=self.error,
         )
 
 
-def collate(found: Sequence[tuple[int, Sample | BadSample]], *, view: View, scenes: int) -> Batch:
+def collate(
+    found: Sequence[tuple[int, Sample | BadSample | DatasetError]], *, view: View, scenes: int
+) -> Batch:
     """Put samples side by side; those that could not be read go into `bad`.
 
     Args:
@@ -102,6 +110,7 @@ def collate(found: Sequence[tuple[int, Sample | BadSample]], *, view: View, scen
         scene_N=torch.tensor(scene_ids, dtype=torch.long),
         positions_N=torch.tensor([position for position, _ in good], dtype=torch.long),
         bad=tuple(sample for _, sample in found if isinstance(sample, BadSample)),
+        error=next((each for _, each in found if isinstance(each, DatasetError)), None),
     )
 
 
@@ -200,7 +209,14 @@ def training_batches(
         pin_memory: for a GPU.
     """
     rank, world = share
-    steps = [numbers[rank::world] for numbers in islice(plan, start, None)]
+    reader = _Reader(dataset, view, plan)
+    rows = (numbers[rank::world] for numbers in islice(plan, start, None))
+    if plan.views == 1:
+        yield from _load(
+            reader, rows, view=view, scenes=scenes, workers=workers, pin_memory=pin_memory
+        )
+        return
+    steps = list(rows)
     last_use = {number: step for step, numbers in enumerate(steps) for number in numbers}
     seen: set[int] = set()
     fresh: list[list[int]] = []
@@ -208,16 +224,12 @@ def training_batches(
         fresh.append([number for number in dict.fromkeys(numbers) if number not in seen])
         seen.update(numbers)
     kept: dict[int, Batch] = {}
-    reader = _Reader(dataset, view, plan)
     read = _load(reader, fresh, view=view, scenes=scenes, workers=workers, pin_memory=pin_memory)
     for step, (numbers, batch) in enumerate(zip(steps, read, strict=True)):
-        if plan.views == 1:
-            yield batch
-            continue
         for row, number in enumerate(batch.positions_N.tolist()):
             kept[number] = batch.take([row])  # a copy: a slice would keep its whole batch
-        rows = [kept[number] for number in numbers if number in kept]
-        yield replace(join(rows) if rows else batch, bad=batch.bad)
+        shown = [kept[number] for number in numbers if number in kept]
+        yield replace(join(shown) if shown else batch, bad=batch.bad)
         for number in set(numbers):
             if last_use[number] == step:
                 kept.pop(number, None)
@@ -256,7 +268,13 @@ class _Reader(Dataset):
     view: View
     plan: Plan | None
 
-    def __getitem__(self, number: int) -> tuple[int, Sample | BadSample]:
+    def __getitem__(self, number: int) -> tuple[int, Sample | BadSample | DatasetError]:
+        try:
+            return self._read(number)
+        except DatasetError as exc:
+            return number, exc
+
+    def _read(self, number: int) -> tuple[int, Sample | BadSample]:
         if self.plan is None:
             return number, self.dataset.read(number, self.view)
         index, epoch = self.plan.locate(number)
@@ -270,13 +288,13 @@ class _Collate:
     view: View
     scenes: int
 
-    def __call__(self, found: Sequence[tuple[int, Sample | BadSample]]) -> Batch:
+    def __call__(self, found: Sequence[tuple[int, Sample | BadSample | DatasetError]]) -> Batch:
         return collate(found, view=self.view, scenes=self.scenes)
 
 
 def _load(
     reader: _Reader,
-    rows: list[list[int]],
+    rows: Iterable[list[int]],
     *,
     view: View,
     scenes: int,
@@ -285,10 +303,20 @@ def _load(
 ) -> Iterator[Batch]:
     loader: DataLoader[Batch] = DataLoader(
         reader,
-        batch_sampler=rows,
+        batch_sampler=rows,  # any iterable will do
         num_workers=workers,
         collate_fn=_Collate(view, scenes),
         prefetch_factor=AHEAD if workers else None,
         pin_memory=pin_memory,
+        worker_init_fn=_outlive_signals if workers else None,
     )
-    return iter(loader)
+    for batch in loader:
+        if batch.error is not None:
+            raise batch.error
+        yield batch
+
+
+def _outlive_signals(_: int) -> None:
+    """What asks a run to stop reaches its workers too; they are stopped by the run itself."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -46,6 +46,8 @@ def pick_frames(
       seed a random place.
     * `mixed`: the same over a random stretch, from T consecutive frames to all; short stretches
       are as frequent as long ones (uniform in the logarithm). Without a seed it is `uniform`.
+    * `ends`: evenly spread with the first frame first, the last one last, and frame count // 2 in
+      the place T // 2; never random. For models of single pictures.
     * `reference`: 0, 5, 10 and so on; never random. The last one is repeated where the clip ends.
     * `lexicographic`: every fifth of the names in the order of a directory listing, which has
       `10.jpg` before `2.jpg`; never random, and not ascending.
@@ -78,6 +80,8 @@ def pick_frames(
         listed = names or [f"{number}.jpg" for number in range(1, count + 1)]
         by_name = sorted(range(count), key=listed.__getitem__)
         return np.array(by_name, dtype=np.intp)[steps_T]
+    if view.picking == "ends":
+        return _from_end_to_end(count, view.frames)
     rng = view.generator(index, PURPOSE)
     if view.picking == "mixed" and rng is not None:
         start, length = _stretch(count, view.frames, rng)
@@ -106,6 +110,13 @@ def _every_fifth(count: int, view: View) -> NDArray[np.intp]:
     # A part that would begin behind the end of the clip overlaps others: it ends with the clip.
     skipped = min(turn * view.frames, max(0, last - view.frames + 1))
     return first + stride * np.minimum(skipped + steps_T, last)
+
+
+def _from_end_to_end(count: int, frames: int) -> NDArray[np.intp]:
+    half = frames // 2
+    before = np.linspace(0, count // 2, half + 1)
+    after = np.linspace(count // 2, count - 1, max(1, frames - half))
+    return np.rint(np.concatenate([before[:half], after])).astype(np.intp)[:frames]
 
 
 def _stretch(count: int, frames: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from geotag.errors import OutputError
 from train.data.dataset import UNKNOWN_SCENE, BadSample
 from train.data.world import SCENE_GROUPS
 from train.errors import DatasetError
+from train.files import write_aside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,11 +71,9 @@ def write_scenes(labels: SceneLabels, path: Path) -> None:
         "bad": dict(sorted(labels.bad.items())),
     }
     metadata = {_KEY: json.dumps(record, sort_keys=True)}
-    aside = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(save({"soft": soft_NS, "majority": majority_N}, metadata))
-        aside.replace(path)
+        write_aside(path, save({"soft": soft_NS, "majority": majority_N}, metadata))
     except OSError as exc:
         raise OutputError(f"writing scene labels {path}: {exc.strerror or exc}.") from exc
 
@@ -165,6 +164,11 @@ class LabelledClips:
     def entries(self) -> Sequence[Entry]:
         """Those of the clips."""
         return self.clips.entries
+
+    def text_table(self) -> NDArray[np.float32] | None:
+        """Embeddings of names that the clips came with; None where they came with none."""
+        read = getattr(self.clips, "text_table", None)
+        return None if read is None else read()
 
     @property
     def notes(self) -> tuple[str, ...]:

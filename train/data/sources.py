@@ -74,6 +74,11 @@ def open_dataset(
             f"opening the dataset {spec!r}: {', '.join(unknown)} says nothing to {kind}; behind "
             f"the question mark it takes {', '.join(source.words) or 'nothing'}."
         )
+    if splitting not in source.splittings:
+        raise DatasetError(
+            f"opening the dataset {spec!r}: {kind} cannot be divided by {splitting}; "
+            f"what can be chosen is {', '.join(source.splittings)}."
+        )
     if not Path(path).expanduser().exists():
         raise DatasetError(f"opening the dataset {spec!r}: there is no {path}.")
     request = Request(
@@ -105,6 +110,8 @@ class Source:
     open: Callable[[Request], ClipDataset]
     words: tuple[str, ...] = ()
     """What may stand behind the question mark."""
+    splittings: tuple[Splitting, ...] = ("official",)
+    """Ways in which it can be divided."""
 
 
 def _open_cityguessr(request: Request) -> ClipDataset:
@@ -149,9 +156,15 @@ def _open_shards(request: Request) -> ClipDataset:
 
 
 SOURCES: dict[str, Source] = {
-    "cityguessr": Source(open=_open_cityguessr, words=("partial",)),
-    "manifest": Source(open=_open_manifest, words=("footage",)),
-    "msls": Source(open=_open_msls, words=("partial", "spatial", "test-cities")),
+    "cityguessr": Source(
+        open=_open_cityguessr, words=("partial",), splittings=("official", "blocks", "drives")
+    ),
+    "manifest": Source(open=_open_manifest, words=("footage",), splittings=("official", "drives")),
+    "msls": Source(
+        open=_open_msls,
+        words=("partial", "spatial", "test-cities"),
+        splittings=("official", "drives"),
+    ),
     "shards": Source(open=_open_shards),
 }
 """What stands before the colon."""

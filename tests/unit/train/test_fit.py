@@ -12,16 +12,18 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from tests.process import geotag_environ
-from train.build import open_sources
+from train.build import as_picture, open_sources
 from train.config import TrainConfig, load_preset
 from train.data.clips import rendered_hierarchy, rendered_places_csv
 from train.data.dataset import BadSample, Entry, Sample, View
 from train.data.sources import SOURCES, Source
-from train.errors import TrainError
-from train.fit import new_run_folder
+from train.errors import DatasetError, TrainError
+from train.fit import app, new_run_folder
 from train.loop import Learner
+from train.models.videomae import VideoMAEConfig, VideoMAEEncoder
 from train.processes import World
 from train.resume import load_state
 from train.training import train
@@ -212,8 +214,10 @@ def test_footage_without_scenes_says_how_to_label_it(
     monkeypatch.setattr(Footage, "read", without)
     with pytest.raises(TrainError, match=r"python -m train\.scenes"):
         fit(recipe(data="noise:.", texts="names"), tmp_path / "soft")
-    config = recipe(data="noise:.", texts="names", loss_scene_weight=0.0, eval_every=0.0)
-    fit(replace(config, views=1, steps=2), tmp_path / "without")
+    without_scenes = recipe(
+        data="noise:.", texts="names", model_scene="none", loss_scene_weight=0.0, eval_every=0.0
+    )
+    fit(replace(without_scenes, views=1, steps=2), tmp_path / "without")
 
 
 def test_cities_without_a_clip_are_named(tmp_path: Path, footage: dict[str, Footage]) -> None:
@@ -235,7 +239,9 @@ def test_memory_that_runs_out_says_what_to_try(
 
     monkeypatch.setattr(Learner, "step", greedy)
     with pytest.raises(TrainError, match="--accumulate 2"):
-        fit(recipe(), tmp_path)
+        fit(recipe(model_warm_start=False), tmp_path / "plain")
+    with pytest.raises(TrainError, match="lower --batch"):
+        fit(recipe(), tmp_path / "warm")
 
 
 def test_texts_that_do_not_exist_say_how_to_make_them(footage: dict[str, Footage]) -> None:
@@ -253,10 +259,93 @@ def test_going_on_needs_a_state_that_is_whole(tmp_path: Path) -> None:
         load_state(tmp_path)
 
 
+def test_going_on_with_another_dataset_is_refused(
+    tmp_path: Path, footage: dict[str, Footage]
+) -> None:
+    config = recipe(data="noise:.", texts="names", views=1, steps=2, eval_every=0.0)
+    fit(config, tmp_path)
+    footage["train"] = Footage(clips=23)
+    with pytest.raises(TrainError, match="clips 24 then, 23 now"):
+        fit(config, tmp_path)
+
+
+def test_going_on_keeps_the_recipe_and_says_what_may_change(tmp_path: Path) -> None:
+    fit(recipe(steps=2, eval_every=0.0), tmp_path)
+    result = CliRunner().invoke(
+        app, ["--resume", str(tmp_path), "--batch", "8", "--preset", "geotag"]
+    )
+    assert result.exit_code == 1
+    told = " ".join(result.output.split())
+    assert "leave out --batch, --preset" in told
+    assert "--lr for a run that diverged" in told
+
+
+def test_a_run_that_cannot_begin_leaves_its_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["--data", "cityguessr:nowhere", "--preset", "classifiers"])
+    assert result.exit_code == 2
+    assert "nowhere" in result.output
+    assert not (tmp_path / "runs/classifiers").exists()
+
+
+@pytest.mark.parametrize("still", ["first", "random"])
+def test_a_model_of_single_pictures_is_chosen_by_its_score_too(
+    tmp_path: Path, footage: dict[str, Footage], still: str
+) -> None:
+    config = recipe(data="noise:.", texts="names", views=1, batch=12, steps=4, model_still=still)
+    said = fit(config, tmp_path)
+    assert "of cities right on noise" in said
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scores = [line["selection_city_top1"] for line in lines if "selection_city_top1" in line]
+    facts = json.loads((tmp_path / "checkpoint.json").read_text())["training"]
+    assert facts["selected_city_top1"] == max(scores)
+
+
+def test_a_video_network_sees_a_still_picture_as_its_picture_form_does() -> None:
+    shape = VideoMAEConfig(frames=2, image_px=32, width=16, depth=2, heads=2, mlp_width=24)
+    torch.manual_seed(0)
+    video = VideoMAEEncoder(shape).eval()
+    _, picture = as_picture(shape, video)
+    pixels = torch.randn(3, 1, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            picture.eval()(pixels), video(pixels.expand(3, 2, 3, 32, 32)), rtol=0, atol=1e-5
+        )
+
+
+def test_a_run_without_git_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    fit(recipe(steps=1, eval_every=0.0), tmp_path)
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["training"]["commit"] is None
+
+
+def test_a_dataset_that_fails_in_a_reading_process_says_so_without_a_trace(
+    tmp_path: Path, footage: dict[str, Footage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(clips: Footage, index: int, view: View) -> Sample:
+        raise DatasetError("reading noise: the folder is gone")
+
+    config = recipe(
+        data="noise:.", texts="names", views=1, steps=2, eval_every=0.0, model_warm_start=False
+    )
+    monkeypatch.setattr(Footage, "read", broken)
+    with pytest.raises(DatasetError, match=r"^reading noise: the folder is gone$"):
+        train(
+            config,
+            tmp_path,
+            world=ALONE,
+            workers=1,
+            compiled=False,
+            console=Console(file=io.StringIO()),
+        )
+
+
 def test_a_run_never_overwrites_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert new_run_folder(None, "demo") == Path("runs/demo")
-    assert new_run_folder(None, "demo") == Path("runs/demo-2")
     (tmp_path / "runs/demo/model.safetensors").touch()
+    assert new_run_folder(None, "demo") == Path("runs/demo-2")
     with pytest.raises(FileExistsError, match="another --out"):
         new_run_folder(tmp_path / "runs/demo", "demo")

@@ -1,0 +1,97 @@
+"""What can go wrong while a run goes on, and how a person hears of it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from train.errors import TrainError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from train.build import Sources
+    from train.config import TrainConfig
+    from train.resume import State
+
+
+def describe_sources(sources: Sources) -> dict[str, Any]:
+    """What must be the same when a run goes on."""
+    tree = sha256(sources.train.places_csv.encode()).hexdigest()
+    return {"clips": len(sources.train.entries), "steps": sources.steps, "places_sha256": tree}
+
+
+def check_dataset(state: State, sources: Sources) -> None:
+    """Refuse to go on with other data than a run was begun with.  Raises TrainError."""
+    found = describe_sources(sources)
+    words = {"clips": "clips", "steps": "steps", "places_sha256": "class tree"}
+    other = [
+        f"{words[name]} {state.sources.get(name)!s:.12} then, {value!s:.12} now"
+        for name, value in found.items()
+        if state.sources.get(name) != value
+    ]
+    if other:
+        raise TrainError(
+            f"going on with a run on {sources.train.name}: it is not the dataset that the run was "
+            f"begun with ({'; '.join(other)}). Give the one it was begun with, or begin a new run."
+        )
+
+
+class StopRequests:
+    """While it is entered, Ctrl-C and SIGTERM ask to stop after the step; a second one stops."""
+
+    def __init__(self) -> None:
+        """Nothing was asked yet."""
+        self.is_asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        """Listen."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Listen no longer."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: object) -> None:
+        if self.is_asked:
+            raise KeyboardInterrupt
+        self.is_asked = True
+
+
+@contextmanager
+def with_advice(config: TrainConfig) -> Iterator[None]:
+    """Turn running out of memory into what to do about it."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as exc:
+        raise TrainError(_out_of_memory(config)) from exc
+    except RuntimeError as exc:
+        if "DataLoader worker" in str(exc):
+            raise TrainError(
+                f"a process that reads clips died ({exc}). Memory, or shared memory (/dev/shm, in "
+                "a container --shm-size), ran out: give fewer --workers, or 0."
+            ) from exc
+        if "can't allocate memory" not in str(exc) and "out of memory" not in str(exc).lower():
+            raise
+        raise TrainError(_out_of_memory(config)) from exc
+
+
+def _out_of_memory(config: TrainConfig) -> str:
+    doing = f"memory ran out on {config.batch} clips a step in {config.accumulate} piece(s): "
+    more = [n for n in range(config.accumulate + 1, config.batch + 1) if config.batch % n == 0]
+    if config.model.warm_start or not more:
+        return f"{doing}lower --batch."
+    return (
+        f"{doing}add --accumulate {more[0]}, which gives the same result in less memory, or lower "
+        "--batch."
+    )
