@@ -31,13 +31,13 @@ from train.data.clips import rendered_hierarchy
 from train.data.dataset import Picking, Split
 from train.data.sources import Splitting, open_dataset
 from train.errors import TrainError
-from train.evaluation import Candidate, Plan, evaluate, view_of
-from train.evaluation_sets import RENDERED, Task, dataset_task, rendered_task
-from train.evaluation_tables import show_evaluation
-from train.plots import draw_plots, need_matplotlib
+from train.evaluation.measure import Candidate, Plan, evaluate, view_of
+from train.evaluation.plots import draw_plots, need_matplotlib
+from train.evaluation.report import MODES
+from train.evaluation.scorers import BundleScorer, CheckpointScorer, open_model, seen_stills
+from train.evaluation.sets import RENDERED, Task, dataset_task, rendered_task
+from train.evaluation.tables import show_evaluation
 from train.processes import find_device
-from train.report import MODES
-from train.scorers import BundleScorer, CheckpointScorer, open_model, seen_stills
 
 if TYPE_CHECKING:
     from train.data.dataset import ClipDataset

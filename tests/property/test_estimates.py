@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from train.estimates import (
+from train.evaluation.estimates import (
     BINS,
     calibration_error_of,
     class_mean_of,
@@ -27,7 +27,7 @@ from train.estimates import (
 )
 
 if TYPE_CHECKING:
-    from train.estimates import Statistic
+    from train.evaluation.estimates import Statistic
 
     Case = tuple[list[float], list[bool], list[int], list[int]]
 

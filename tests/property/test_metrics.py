@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from engines.bundle import LEVELS, DecodingMode
 from tests.clip_datasets import tree
-from train.estimates import value_of
-from train.metrics import (
+from train.evaluation.estimates import value_of
+from train.evaluation.metrics import (
     Predictions,
     distance_statistics,
     judge,
     level_statistics,
 )
-from train.predict import fuse, fuse_drives
+from train.evaluation.predict import fuse, fuse_drives
 
 TREE = tree()
 MODES = get_args(DecodingMode)

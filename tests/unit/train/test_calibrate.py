@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from geotag.places.hierarchy import build_hierarchy
-from train.calibrate import calibrate, claim_threshold
 from train.errors import TrainError
-from train.metrics import UNKNOWN, Predictions
+from train.evaluation.calibrate import calibrate, claim_threshold
+from train.evaluation.metrics import UNKNOWN, Predictions
 
 TREE = build_hierarchy(
     [

@@ -2,8 +2,8 @@ import numpy as np
 
 from geotag.places.hierarchy import Hierarchy
 from tests.clip_datasets import WORLD, tree
-from train.class_map import map_classes
-from train.metrics import UNKNOWN
+from train.evaluation.class_map import map_classes
+from train.evaluation.metrics import UNKNOWN
 
 LEVELS = ("city", "state", "country", "continent")
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from train.estimates import (
+from train.evaluation.estimates import (
     calibration_error_of,
     draw_counts,
     estimate,

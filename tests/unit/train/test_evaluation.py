@@ -11,9 +11,9 @@ from tests.clip_datasets import WORLD, Clips, Reader, tree
 from train.config import EvaluatedPolicy
 from train.data.dataset import BadSample, Sample, View
 from train.errors import DatasetError, TrainError
-from train.evaluation import Candidate, Plan, evaluate, view_of
-from train.evaluation_sets import Task, dataset_task, spread
-from train.evaluation_tables import show_evaluation
+from train.evaluation.measure import Candidate, Plan, evaluate, view_of
+from train.evaluation.sets import Task, dataset_task, spread
+from train.evaluation.tables import show_evaluation
 
 PARIS, LYON, BERLIN, TOKYO = range(4)
 KEYFRAME = EvaluatedPolicy(policy="keyframe", span_s=21.0)

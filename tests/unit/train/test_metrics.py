@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tests.clip_datasets import tree
-from train.estimates import draw_counts, value_of
-from train.metrics import (
+from train.evaluation.estimates import draw_counts, value_of
+from train.evaluation.metrics import (
     UNKNOWN,
     Predictions,
     city_macro,

@@ -11,9 +11,9 @@ from rich.console import Console
 from tests.clip_datasets import WORLD, Clips, Reader
 from train.data.dataset import View
 from train.errors import TrainError
-from train.evaluation import Candidate, Plan, evaluate
-from train.evaluation_sets import dataset_task
-from train.plots import confusion_map, draw_plots, reliability_plot
+from train.evaluation.measure import Candidate, Plan, evaluate
+from train.evaluation.plots import confusion_map, draw_plots, reliability_plot
+from train.evaluation.sets import dataset_task
 
 PARIS, LYON, BERLIN, TOKYO = range(4)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from engines.bundle import LEVELS, DecodingMode, Level
-from train.estimates import (
+from train.evaluation.estimates import (
     BINS,
     REPEATS,
     confidence_bins,
@@ -25,7 +25,7 @@ from train.estimates import (
     mean_of,
     risk_coverage,
 )
-from train.metrics import (
+from train.evaluation.metrics import (
     Outcomes,
     Predictions,
     city_macro,
@@ -34,7 +34,7 @@ from train.metrics import (
     level_statistics,
     scene_statistic,
 )
-from train.predict import fuse, fuse_drives, rows_of_groups
+from train.evaluation.predict import fuse, fuse_drives, rows_of_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

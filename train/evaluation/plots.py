@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.bundle import LEVELS
 from train.errors import TrainError
-from train.estimates import wilson_interval
+from train.evaluation.estimates import wilson_interval
 
 if TYPE_CHECKING:
     from pathlib import Path

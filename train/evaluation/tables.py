@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from engines.bundle import LEVELS
-from train.estimates import wilson_interval
-from train.metrics import RADII_KM
+from train.evaluation.estimates import wilson_interval
+from train.evaluation.metrics import RADII_KM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.bundle import LEVELS, Level
 from geotag.places.join import fold_name
-from train.metrics import UNKNOWN
+from train.evaluation.metrics import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable

@@ -12,7 +12,7 @@ import numpy as np
 from engines.bundle import LEVELS, DecodingMode, Level
 from geotag.places.hierarchy import decode
 from train.errors import TrainError
-from train.metrics import LEAST_PROB, Predictions
+from train.evaluation.metrics import LEAST_PROB, Predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

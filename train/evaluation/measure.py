@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engines.bundle import LEVELS, Level
-from train.calibrate import calibrate
 from train.data.clips import RenderedClips
 from train.data.dataset import View
 from train.errors import TrainError
-from train.estimates import REPEATS
-from train.evaluation_sets import RENDERED, Pass, Task
-from train.metrics import Outcomes, Predictions, compare_top1, join
-from train.predict import Scored, fuse_drives, predict
-from train.report import (
+from train.evaluation.calibrate import calibrate
+from train.evaluation.estimates import REPEATS
+from train.evaluation.metrics import Outcomes, Predictions, compare_top1, join
+from train.evaluation.predict import Scored, fuse_drives, predict
+from train.evaluation.report import (
     MODES,
     SHOWN_MODE,
     Context,
@@ -23,6 +22,7 @@ from train.report import (
     judge_calibrated,
     report,
 )
+from train.evaluation.sets import RENDERED, Pass, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from train.config import EvaluatedPolicy
     from train.data.dataset import Picking
-    from train.report import Calibration
-    from train.scorers import Scorer
+    from train.evaluation.report import Calibration
+    from train.evaluation.scorers import Scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

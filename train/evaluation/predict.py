@@ -21,10 +21,10 @@ from engines.bundle import LEVELS
 from engines.choose import usable_cores
 from geotag.geo import mean_point_deg
 from geotag.places.hierarchy import log_softmax
-from train.class_map import map_classes
 from train.data.dataset import BadSample, Sample
 from train.errors import DatasetError
-from train.metrics import UNKNOWN, Predictions
+from train.evaluation.class_map import map_classes
+from train.evaluation.metrics import UNKNOWN, Predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from train.data.dataset import ClipDataset, View
-    from train.scorers import Scorer
+    from train.evaluation.scorers import Scorer
 
 BATCH = 32
 _NO_PIXELS = np.empty((0, 0, 0, 3), np.uint8)
@@ -86,7 +86,7 @@ def predict(
 
     Args:
         scorer: the model.
-        dataset: any; its classes are found in the model's tree (`train.class_map`).
+        dataset: any; its classes are found in the model's tree (`train.evaluation.class_map`).
         view: how clips are read.
         indices: which samples.
         workers: reading processes; 0 reads in this one.

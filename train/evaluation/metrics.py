@@ -1,9 +1,10 @@
 """What came of each clip, and the numbers that say how good a model is.
 
 Scores of N clips are decoded in one mode into one row a clip (`Outcomes`); every number is a
-statistic over these rows (`train.estimates`), so each has its bootstrap interval. A clip whose city
-the model does not know still counts at the levels whose class it knows; everything about cities
-(top-1, distance, calibration at city level) is over known cities, and the rest is counted apart.
+statistic over these rows (`train.evaluation.estimates`), so each has its bootstrap interval. A clip
+whose city the model does not know still counts at the levels whose class it knows; everything about
+cities (top-1, distance, calibration at city level) is over known cities, and the rest is counted
+apart.
 
 Shape suffixes: N clips, K classes of a level, B replicates.
 """
@@ -19,7 +20,7 @@ import numpy as np
 from engines.bundle import LEVELS, DecodingMode, Level
 from geotag.geo import distances_m
 from geotag.places.hierarchy import Decoded, Hierarchy, decode
-from train.estimates import (
+from train.evaluation.estimates import (
     Estimate,
     Statistic,
     calibration_error_of,

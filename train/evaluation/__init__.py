@@ -1,0 +1,1 @@
+"""How good a model is: what is looked at, scored, counted, told and drawn."""
