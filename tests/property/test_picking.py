@@ -166,3 +166,32 @@ def test_order_does_not_depend_on_the_listing(numbers: set[int], random: object)
     names = [f"{number}.jpg" for number in numbers]
     random.shuffle(names)  # type: ignore[attr-defined]
     assert order_frames(names) == [f"{number}.jpg" for number in sorted(numbers)]
+
+
+@given(count=st.integers(1, 300), frames=st.integers(3, 40), seed=st.none() | st.integers(0, 9))
+def test_ends_holds_the_first_the_middle_and_the_last_frame(
+    count: int, frames: int, seed: int | None
+) -> None:
+    view = View(frames=frames, image_px=8, picking="ends", seed=seed)
+    picked = pick_frames(count, view, 0)
+    assert picked.tolist() == sorted(picked.tolist())
+    assert (picked[0], picked[frames // 2], picked[-1]) == (0, count // 2, count - 1)
+    assert len(picked) == frames
+
+
+@given(
+    count=st.integers(1, 300),
+    frames=st.integers(1, 20),
+    span_s=st.floats(0.01, 100),
+    frame_s=st.floats(0.01, 10),
+    seed=st.none() | st.integers(0, 9),
+)
+def test_a_span_takes_frames_no_further_apart_than_it_is_long(
+    count: int, frames: int, span_s: float, frame_s: float, seed: int | None
+) -> None:
+    view = View(frames=frames, image_px=8, span_s=span_s, frame_s=frame_s, seed=seed)
+    picked = pick_frames(count, view, 0)
+    assert picked.min() >= 0
+    assert picked.max() < count
+    assert picked.tolist() == sorted(picked.tolist())
+    assert np.ptp(picked) < max(frames, round(span_s / frame_s), 1)

@@ -76,6 +76,8 @@ class View:
     """For sources with real time: how frames are chosen; None draws one for every clip."""
     span_s: float | None = None
     """For sources with real time: seconds from first frame to last; None draws them."""
+    frame_s: float | None = None
+    """Seconds between stored frames, where they are known: `span_s` then holds for them too."""
     augmentation: Augmentation | None = None
     seed: int | None = None
     """Of everything random in the clip, together with the index; None: nothing is random, the

@@ -52,6 +52,9 @@ def pick_frames(
     * `lexicographic`: every fifth of the names in the order of a directory listing, which has
       `10.jpg` before `2.jpg`; never random, and not ascending.
 
+    Where the view knows the time between frames and asks for a span, frames are taken evenly from
+    a stretch as long as that: from the middle of the clip, or with a seed from a random place.
+
     With `view.parts` the picks of all parts have no frame in common as long as the clip has enough
     of them: `uniform` takes them from different places of each of the T equal parts, the two rules
     of every fifth begin one frame later each time, and after five times behind the frames used.
@@ -83,6 +86,10 @@ def pick_frames(
     if view.picking == "ends":
         return _from_end_to_end(count, view.frames)
     rng = view.generator(index, PURPOSE)
+    if view.frame_s is not None and view.span_s is not None:
+        length = min(count, max(view.frames, round(view.span_s / view.frame_s)))
+        start = (count - length) // 2 if rng is None else int(rng.integers(count - length + 1))
+        return start + _spread(length, view.frames, 0.0, 1.0, rng)
     if view.picking == "mixed" and rng is not None:
         start, length = _stretch(count, view.frames, rng)
         return start + _spread(length, view.frames, 0.0, 1.0, rng)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from train.data.clips import RenderedClips
 from train.data.dataset import SamplingRange
+from train.data.timed import with_frame_s
 from train.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def open_dataset(
 
     Args:
         spec: `rendered`, or `KIND:PATH` with a kind of SOURCES, and maybe `?WORD&WORD`: `partial`
-            for a part of a published dataset; `spatial` and `test-cities` of Mapillary MSLS;
-            `footage=FOLDER` of a manifest.
+            for a part of a published dataset; `frame-s=SECONDS` between stored frames, where it is
+            known; `spatial` and `test-cities` of Mapillary MSLS; `footage=FOLDER` of a manifest.
         split: which part.
         sampling: the clips drawn from footage with real time; None for what is usual.
         splitting: who decides what belongs to which split.
@@ -88,7 +89,8 @@ def open_dataset(
         splitting=splitting,
         words=words,
     )
-    return source.open(request)
+    dataset = source.open(request)
+    return with_frame_s(dataset, words["frame-s"]) if "frame-s" in words else dataset
 
 
 def parse_place(text: str) -> tuple[str, dict[str, str]]:
@@ -157,7 +159,9 @@ def _open_shards(request: Request) -> ClipDataset:
 
 SOURCES: dict[str, Source] = {
     "cityguessr": Source(
-        open=_open_cityguessr, words=("partial",), splittings=("official", "blocks", "drives")
+        open=_open_cityguessr,
+        words=("frame-s", "partial"),
+        splittings=("official", "blocks", "drives"),
     ),
     "manifest": Source(open=_open_manifest, words=("footage",), splittings=("official", "drives")),
     "msls": Source(
@@ -165,6 +169,6 @@ SOURCES: dict[str, Source] = {
         words=("partial", "spatial", "test-cities"),
         splittings=("official", "drives"),
     ),
-    "shards": Source(open=_open_shards),
+    "shards": Source(open=_open_shards, words=("frame-s",)),
 }
 """What stands before the colon."""
