@@ -94,8 +94,9 @@ class Learner:
         is_soft = self.config.loss.scene_target == "soft"
         known = (batch.scene_NS.sum(1) > 0 if is_soft else batch.scene_N != NO_SCENE).sum()
         counts = torch.tensor([len(batch), int(known)], dtype=torch.float64)
-        counts = counts.to(self.world.device)
-        clips, scenes = self.world.sum(counts).tolist()
+        if self.world.size > 1:  # one process alone need not wait for its GPU
+            counts = self.world.sum(counts.to(self.world.device))
+        clips, scenes = counts.tolist()
         if not clips:
             names = ", ".join(bad.reason for bad in batch.bad[:3])
             raise TrainError(f"step {step}: none of its clips could be read ({names}).")
