@@ -94,8 +94,8 @@ def main(
     picking: Annotated[
         str | None,
         typer.Option(
-            help="Stored frames taken: uniform, reference or lexicographic. Default: as trained, "
-            "uniform for mixed."
+            help="Stored frames taken: uniform, ends, reference or lexicographic. Default: as "
+            "trained, uniform for mixed."
         ),
     ] = None,
     against: Annotated[

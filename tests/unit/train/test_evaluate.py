@@ -129,7 +129,7 @@ def test_a_model_compared_with_itself_differs_by_nothing(run: Path) -> None:
     ("arguments", "said"),
     [
         (("--split", "exam"), "--split 'exam': allowed are train, val, test"),
-        (("--picking", "mixed"), "--picking 'mixed': allowed are uniform, reference"),
+        (("--picking", "mixed"), "--picking 'mixed': allowed are uniform, ends"),
         (("--data", "youtube:x"), "'youtube:x'"),
         (("--data", "msls:/nowhere"), "there is no /nowhere"),
     ],
