@@ -219,6 +219,10 @@ def _tell(reports: dict[Split, PackReport], out: Path, console: Console) -> None
             console.print(f"  {name}: {reason}", markup=False)
         if len(report.bad) > MOST_BAD_TOLD:
             console.print(f"  and {len(report.bad) - MOST_BAD_TOLD} more: see {out}/index.json")
+        if report.bad:
+            console.print(
+                "  once they are mended, pack into another folder: this one keeps what it has"
+            )
     console.print(f"Next: train on shards:{out}", markup=False)
 
 

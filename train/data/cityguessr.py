@@ -10,6 +10,7 @@ Shape suffixes: N samples, S scene groups.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -91,6 +92,14 @@ class CityGuessrClips:
             [K_city, 512], zeros for cities without a clip here; None where no file has texts.
         """
         return self.texts
+
+    @property
+    def labels_sha256(self) -> str:
+        """Of the scenes and texts that label files gave: others make another dataset."""
+        found = sha256()
+        for array in (self.scenes_NS, self.has_scene, self.texts):
+            found.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
     def count_frames(self, index: int) -> int:
         """How many frames of a clip are stored; 0 where they cannot be listed."""

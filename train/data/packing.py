@@ -297,6 +297,7 @@ def _fingerprint(dataset: ClipDataset, split: str, packing: Packing) -> str:
     """Tells whether shards come of the same dataset, packed the same way."""
     found = sha256(json.dumps([dataset.name, split, asdict(packing)]).encode("utf-8"))
     found.update(dataset.places_csv.encode("utf-8"))
+    found.update(getattr(dataset, "labels_sha256", "").encode("utf-8"))
     for entry in dataset.entries:
         found.update(json.dumps([entry.name, entry.city_id, entry.group]).encode("utf-8"))
     return found.hexdigest()

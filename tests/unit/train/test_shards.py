@@ -19,7 +19,9 @@ import pytest
 from typer.testing import CliRunner
 
 import train.data.packing as packing_module
+from tests.cityguessr import write_labels, write_release
 from tests.clips import CITIES, Footage, NumberedClips, frame_numbers
+from train.data.cityguessr import open_cityguessr
 from train.data.dataset import Augmentation, BadSample, Sample, View
 from train.data.packing import pack
 from train.data.shard_index import Packing
@@ -174,6 +176,7 @@ def test_what_was_finished_before_a_stop_is_kept(
 SLOW = """
 import sys, time
 from pathlib import Path
+from tests.cityguessr import write_labels, write_release
 from tests.clips import NumberedClips
 from train.data.packing import pack
 from train.data.shard_index import Packing
@@ -322,6 +325,20 @@ def test_a_shard_that_disappears_while_training_is_told(packed: Path) -> None:
     _read(dataset, 0)
     with pytest.raises(DatasetError, match=r"train-000002.tar cannot be read .*disk still there"):
         dataset.read(6, VIEW)
+
+
+def test_a_release_whose_labels_changed_is_packed_anew(tmp_path: Path) -> None:
+    root = write_release(tmp_path / "release", ("Austin", "Dallas"), clips=2)
+    small = Packing(image_px=16)
+    dataset = open_cityguessr(root, "train", partial=True)
+    pack(dataset, tmp_path / "packed", "train", small)
+    assert pack(dataset, tmp_path / "packed", "train", small).kept == 1
+    write_labels(root, 533)
+    labelled = open_cityguessr(root, "train", partial=True)
+    assert pack(labelled, tmp_path / "packed", "train", small).kept == 0
+    sample = open_shards(tmp_path / "packed", "train").read(0, View(frames=2, image_px=16))
+    assert isinstance(sample, Sample)
+    assert sample.scene_S is not None
 
 
 def test_a_changed_class_tree_is_refused(packed: Path) -> None:
