@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -38,13 +36,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
-
+from benchmarks.record import machine, save
 from tests.media import drop_moov, write_video
 from tests.process import geotag_command, geotag_environ
 
-RESULTS = Path(__file__).parent / "results"
 SOURCES = 20
 MADE = 7
 MOST_SOURCE_BYTES = 6_000_000
@@ -109,13 +104,11 @@ def main() -> int:
         "missed": misses,
         "sources": [source.name for source in sources],
         "bundle": arguments.bundle,
-        **machine(),
+        **machine("av", "numpy"),
     }
     print("all figures are as asked for" if not misses else "MISSED: " + "; ".join(misses))
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(report, indent=2) + "\n"
-        (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
+        save(report, arguments.save)
     print(json.dumps(report))
     return 1 if misses else 0
 
@@ -372,29 +365,6 @@ def described(out: Path, run: Run) -> dict[str, Any]:
         "located": dict(sorted(Counter(tag["location_source"] for tag in tags).items())),
         "error": run.error if len(tags) == 0 else "",
     }
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "command": " ".join(["python", "benchmarks/card.py", *sys.argv[1:]]),
-        "commit": commit,
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {"av": av.__version__, "numpy": np.__version__},
-    }
-
-
-def cpu_name() -> str:
-    """As /proc/cpuinfo has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -39,12 +38,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.record import machine, save
 from geotag.footage.clips import Sampling, Window, dense_stride
 from geotag.footage.decode import open_video
 from geotag.footage.isolation import DecodeProcess
 from geotag.types import Clip, Policy, Video
 
-RESULTS = Path(__file__).parent / "results"
 FPS, SECONDS, FRAMES, SIDE_PX = 30, 16, 16, 224
 SIZES = {"1080p": (1920, 1080), "4k": (3840, 2160)}
 BITS_PER_S = {"1080p": 12_000_000, "4k": 40_000_000}
@@ -110,12 +109,17 @@ def main() -> None:
         "repeats": arguments.repeats,
         "warm_up_runs": 1,
         "accuracy": "pictures compared with ffmpeg's: mean_difference, of 255",
-        **machine(arguments.ffmpeg),
+        **machine(
+            "av",
+            "numpy",
+            versions={
+                "its ffmpeg": getattr(av, "ffmpeg_version_info", "unknown"),
+                "ffmpeg": run_ffmpeg([arguments.ffmpeg, "-version"]).decode().split()[2],
+            },
+        ),
     }
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(report, indent=2) + "\n"
-        (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
+        save(report, arguments.save)
     print(json.dumps(report))
 
 
@@ -287,33 +291,6 @@ def print_row(row: dict[str, Any]) -> None:
         f"ffmpeg's time ({row['isolated_ratio_to_ffmpeg']:.2f}x isolated)   ms: {times}",
         flush=True,
     )
-
-
-def machine(ffmpeg: str) -> dict[str, Any]:
-    """Where and with what this was measured."""
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "command": " ".join(["python", "benchmarks/decode.py", *sys.argv[1:]]),
-        "commit": commit,
-        "cpu": cpu_name(),
-        "python": platform.python_version(),
-        "versions": {
-            "av": av.__version__,
-            "its ffmpeg": getattr(av, "ffmpeg_version_info", "unknown"),
-            "ffmpeg": run_ffmpeg([ffmpeg, "-version"]).decode().split()[2],
-            "numpy": np.__version__,
-        },
-    }
-
-
-def cpu_name() -> str:
-    """As /proc/cpuinfo has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":

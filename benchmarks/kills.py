@@ -32,7 +32,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.card import RESULTS, descendants, machine, make_card, make_sources
+from benchmarks.card import descendants, make_card, make_sources
+from benchmarks.record import machine, save
 from geotag.ledger import LEDGER_FILE
 from tests.process import geotag_command, geotag_environ
 
@@ -85,7 +86,7 @@ def main() -> int:
         "unfinished_files_left": outcome.parts_left,
         "undisturbed_s": round(undisturbed_s, 2),
         "finishing_s": round(statistics.mean(outcome.finishing_s or [0.0]), 2),
-        **machine(),
+        **machine("av", "numpy"),
         "command": " ".join(["python", "benchmarks/kills.py", *sys.argv[1:]]),
     }
     print(
@@ -95,9 +96,7 @@ def main() -> int:
     for line in outcome.wrong:
         print(line)
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(report, indent=2) + "\n"
-        (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
+        save(report, arguments.save)
     print(json.dumps(report))
     return 1 if outcome.wrong else 0
 

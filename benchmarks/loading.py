@@ -19,15 +19,12 @@ import argparse
 import io
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +33,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from benchmarks.record import machine, save
 from geotag.places.hierarchy import build_hierarchy
 from geotag.places.lists import make_places, places_text
 from train.data.dataset import Augmentation, BadSample, Entry, Sample, View
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
 
     from geotag.places.hierarchy import Hierarchy
 
-RESULTS = Path(__file__).parent / "results"
 LEAST_CLIPS_PER_S, MOST_GROWTH_MB = 150.0, 16.0
 FRAMES, STORED_PX, READ_PX = 16, 256, 224
 LONG_CLIP = 96
@@ -83,13 +80,17 @@ def main() -> int:
         "memory_growth_mb": growth_mb,
     }
     report["missed"] = missed(report)
-    report |= machine()
+    report |= machine(
+        "numpy",
+        "opencv-python-headless",
+        "pillow",
+        "simplejpeg",
+        load=round(os.getloadavg()[0], 2),
+    )
     print(table(report))
     print("all figures are as asked for" if not report["missed"] else f"MISSED: {report['missed']}")
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(report, indent=2) + "\n"
-        (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
+        save(report, arguments.save)
     print(json.dumps(report))
     return 1 if report["missed"] else 0
 
@@ -275,31 +276,6 @@ def resident_mb() -> float:
     """Memory of this process that is not swapped out."""
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    packages = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
-    return {
-        "command": " ".join(["python", "benchmarks/loading.py", *sys.argv[1:]]),
-        "commit": commit,
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
-    }
-
-
-def cpu_name() -> str:
-    """As /proc/cpuinfo has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":

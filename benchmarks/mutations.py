@@ -19,10 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -36,6 +34,7 @@ from typing import Any, get_args
 
 import av
 
+from benchmarks.record import machine, save
 from engines.choose import open_engine
 from geotag.config import ScanConfig
 from geotag.console import Console
@@ -47,7 +46,6 @@ from geotag.telemetry.track import Survey
 from geotag.types import Clip, FailureCode, FootageError, Policy, Video, VideoFacts
 from tests.media import write_video
 
-RESULTS = Path(__file__).parent / "results"
 MOST_S = 10.0
 MOST_BYTES = 8_000_000
 """Larger files are left out: a limit that grows with the size is not what is asked here."""
@@ -92,13 +90,15 @@ def main() -> int:
         outcomes = process_all(
             sources, arguments.count, arguments.seed, Path(folder), arguments.keep
         )
-    report = {**summarise(outcomes), "sources": len(sources), **machine()}
+    report = {
+        **summarise(outcomes),
+        "sources": len(sources),
+        **machine("av", versions={"ffmpeg": getattr(av, "ffmpeg_version_info", "unknown")}),
+    }
     for code, count in report["outcomes"].items():
         print(f"{count:6d}  {code}")
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(report, indent=2) + "\n"
-        (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
+        save(report, arguments.save)
     print(json.dumps(report))
     return 1 if report["over_10_s"] or report["bugs"] or report["missing"] else 0
 
@@ -416,28 +416,6 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         },
         "seconds": round(sum(one.seconds for one in outcomes), 1),
     }
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "command": " ".join(["python", "benchmarks/mutations.py", *sys.argv[1:]]),
-        "commit": commit,
-        "cpu": cpu_name(),
-        "python": platform.python_version(),
-        "versions": {"av": av.__version__, "ffmpeg": getattr(av, "ffmpeg_version_info", "unknown")},
-    }
-
-
-def cpu_name() -> str:
-    """As /proc/cpuinfo has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":

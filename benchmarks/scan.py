@@ -20,11 +20,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,6 +36,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from transformers import VideoMAEConfig, VideoMAEImageProcessor, VideoMAEModel
 
+from benchmarks.record import machine, save
 from engines.base import Engine, EngineChoice
 from engines.bundle import (
     LEVELS,
@@ -66,7 +64,6 @@ from train.onnx_graph import export_onnx
 CLIPS = 3
 SPANS_S: dict[Policy, float] = {"keyframe": 21.0, "dense": 2.5}
 CITIES = 166
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +105,17 @@ def main() -> None:
         "warm_up_runs": 1,
         "accuracy": "none: random weights, for timing only",
         "video": f"{arguments.seconds:g} s 1920x1080 H.264, 1 s key frames",
-        **machine(),
+        **machine(
+            "av",
+            "numpy",
+            "openvino",
+            "torch",
+            threads="all cores, for each of the three",
+            peak_memory_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        ),
     }
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(report, indent=2) + "\n"
-        (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
+        save(report, arguments.save)
     print(json.dumps(report))
 
 
@@ -322,31 +324,6 @@ def make_bundle(folder: Path, eager: VideoMAEModel) -> Bundle:
     )
     write_manifest(folder, manifest)
     return read_bundle(folder)
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    versions = {name: __import__(name).__version__ for name in ("av", "numpy", "torch", "openvino")}
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "command": " ".join(["python", "benchmarks/scan.py", *sys.argv[1:]]),
-        "commit": commit,
-        "cpu": _cpu_name(),
-        "cores": usable_cores(),
-        "threads": "all cores, for each of the three",
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":

@@ -19,19 +19,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from benchmarks.record import machine, save
 from engines.bundle import LEVELS
 from train.config import change_config, load_preset
 from train.data.clips import class_counts, rendered_hierarchy
@@ -50,7 +46,6 @@ if TYPE_CHECKING:
 
     from train.config import TrainConfig
 
-RESULTS = Path(__file__).parent / "results"
 MOST_STEP_TO_BARE, LEAST_STEP_TO_EAGER = 1.1, 8.0
 WARM_UP = 3
 """Rounds before timing: compilation, allocation."""
@@ -98,12 +93,10 @@ def main() -> int:
             "share_of_peak": round(flops / seconds["step"] / peak, 4),
         }
     report["missed"] = missed(report)
-    report |= machine(device)
+    report |= machine("torch", "transformers", gpu=gpu_name(device))
     print(json.dumps({key: report[key] for key in list(report)[:8]}, indent=2))
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(report, indent=2) + "\n"
-        (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
+        save(report, arguments.save)
     print(json.dumps(report))
     return 1 if report["missed"] else 0
 
@@ -262,27 +255,9 @@ def measure_peak(device: torch.device) -> float:
     return 2 * PEAK_SIDE**3 / best_s
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where and with what this was measured."""
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "command": " ".join(["python", "benchmarks/training.py", *sys.argv[1:]]),
-        "commit": commit,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
-    }
-
-
-def cpu_name() -> str:
-    """As /proc/cpuinfo has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+def gpu_name(device: torch.device) -> str | None:
+    """Of the GPU that is used, if one is."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 if __name__ == "__main__":

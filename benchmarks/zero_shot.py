@@ -21,14 +21,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +35,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel, pipeline
 
+from benchmarks.record import machine, save
 from engines.bundle import read_bundle
 from engines.choose import usable_cores
 from engines.openvino_cpu import OpenvinoEngine
@@ -47,7 +45,6 @@ from tests.checkpoints import write_clip
 from tests.media import write_video
 from tests.process import geotag_command, geotag_environ
 
-RESULTS = Path(__file__).parent / "results"
 FRAMES = 6
 MOST_RATIO, MOST_EXPORT_S, MOST_EXTRA_MB = 0.35, 300.0, 50.0
 PEAK_OF_CHILD = (
@@ -89,7 +86,7 @@ def main() -> int:
             "extra_mb": round(peaks["large"] - peaks["small"], 1),
         }
     report["missed"] = missed(report)
-    report |= machine()
+    report |= machine("numpy", "onnx", "openvino", "torch", "transformers")
     print(
         f"one clip: OpenVINO {report['openvino_ms']} ms, pipeline {report['pipeline_ms']} ms "
         f"({report['ratio']:.3f} of it), its image side alone {report['images_ms']} ms "
@@ -98,9 +95,7 @@ def main() -> int:
     )
     print("all figures are as asked for" if not report["missed"] else f"MISSED: {report['missed']}")
     if arguments.save:
-        RESULTS.mkdir(exist_ok=True)
-        text = json.dumps(report, indent=2) + "\n"
-        (RESULTS / f"{arguments.save}.json").write_text(text, encoding="utf-8")
+        save(report, arguments.save)
     print(json.dumps(report))
     return 1 if report["missed"] else 0
 
@@ -198,30 +193,6 @@ def peak_mb(video: Path, bundle: Path, folder: Path) -> float:
         check=True,
     )
     return float(done.stdout.splitlines()[-1])
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    packages = ("numpy", "onnx", "openvino", "torch", "transformers")
-    return {
-        "command": " ".join(["python", "benchmarks/zero_shot.py", *sys.argv[1:]]),
-        "commit": commit,
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
-    }
-
-
-def cpu_name() -> str:
-    """As /proc/cpuinfo has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
 
 
 if __name__ == "__main__":

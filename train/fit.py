@@ -169,12 +169,11 @@ def main(
                 console=console,
             )
         if world.is_first:
-            _evaluate(config, run, world, workers=workers, console=console)
+            is_measured = _evaluate(config, run, world, workers=workers, console=console)
             minutes = (time.monotonic() - started_s) / 60
+            export = f" Next: geotag export --checkpoint {run} --out bundles/{run.name}"
             console.print(
-                f"done in {minutes:.1f} min. Next: geotag export --checkpoint {run} "
-                f"--out bundles/{run.name}",
-                markup=False,
+                f"done in {minutes:.1f} min.{export if is_measured else ''}", markup=False
             )
     except KeyboardInterrupt as exc:
         is_kept = run is not None and (run / FOLDER / STATE).is_file()
@@ -210,15 +209,15 @@ def _leave(run: Path | None) -> None:
 
 def _evaluate(
     config: TrainConfig, run: Path, world: World, *, workers: int | None, console: Console
-) -> None:
-    """Measure the best weights, and write what export needs into the run folder."""
+) -> bool:
+    """Measure the best weights, and write what export needs; False with nothing to measure on."""
     if not len(open_part(config, "test", clips=config.test_clips).entries):
         console.print(
             "not evaluated: the dataset's test part is empty. Measure the model on other footage: "
             f"python -m train.evaluate --model {run} --data KIND:PATH",
             markup=False,
         )
-        return
+        return False
     model, _ = load_checkpoint(run)
     # Rendering a clip is slower than scoring it, and a GPU needs no core: there every core reads.
     is_free = config.data == "rendered" or world.is_gpu
@@ -233,6 +232,7 @@ def _evaluate(
     )
     write_aside(run / EVALUATION, (json.dumps(evaluation, indent=2) + "\n").encode())
     show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
+    return True
 
 
 def new_run_folder(out: Path | None, preset: str) -> Path:
