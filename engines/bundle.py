@@ -35,6 +35,17 @@ ratio given up (what CityGuessr's code does); crop: the shorter side fitted, wha
 has over cut off at both ends (what CLIP was trained with)."""
 DecodingMode = Literal["without", "independent", "codependent", "trace_only", "marginal"]
 
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+GRAPHS: dict[Precision, str] = {
+    "fp32": "model.onnx",
+    "fp16": "model.fp16.onnx",
+    "int8": "model.int8.onnx",
+}
+"""The graph of each precision for OpenVINO and ONNX Runtime; int8 between float32 operations."""
+TENSORRT_GRAPHS: dict[Precision, str] = {**GRAPHS, "int8": "model.int8.fp16.onnx"}
+"""The same for TensorRT, strongly typed: its int8 is between float16 operations."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
@@ -168,6 +179,11 @@ class Bundle:
     def label(self) -> str:
         """Name and short digest, as tags carry it."""
         return f"{self.manifest.name}@{self.digest[:12]}"
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those that the folder has a graph of; fp32 always."""
+        return tuple(name for name in PRECISIONS if GRAPHS[name] in self.manifest.files)
 
     def file(self, name: str) -> Path:
         """Path of one of the bundle's files."""
