@@ -19,6 +19,8 @@ from engines.base import BundleError
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
+WEIGHTS = "model.onnx.data"
+"""Where a large network's weights are, beside `model.onnx`."""
 REQUIRED_FILES = ("model.onnx", "places.csv", "MODEL_CARD.md")
 
 Level = Literal["city", "state", "country", "continent"]
@@ -184,6 +186,14 @@ class Bundle:
     def precisions(self) -> tuple[Precision, ...]:
         """Those that the folder has a graph of; fp32 always."""
         return tuple(name for name in PRECISIONS if GRAPHS[name] in self.manifest.files)
+
+    def need(self, precision: Precision) -> None:
+        """Refuse a precision that the folder has no graph of.  Raises BundleError."""
+        if precision not in self.precisions:
+            raise BundleError(
+                f"opening {self.label} in {precision}: it has {', '.join(self.precisions)}. Choose "
+                f"one of these, or export it again with --precision {precision}."
+            )
 
     def file(self, name: str) -> Path:
         """Path of one of the bundle's files."""
