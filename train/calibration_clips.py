@@ -1,8 +1,9 @@
 """The clips that a smaller model is calibrated on, and others that it is judged by.
 
-Both come from footage that the model may be tuned to: the calibrating ones from the part that is
-learned from, the others from the part that is held out of it. Clips of a test split are never
-looked at, for what is reported on them must not depend on them.
+Both come from footage that the model may be tuned to, and never from a test split: see
+`train.calibration_parts`. Each clip is read once to see what it looks like, as training reads it;
+what is then chosen covers places, light and scenes, and its pixels are read again when they are
+wanted.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calibration.errors import CalibrationError
 from calibration.select import select_clips
+from train.calibration_parts import LEAST_CLIPS, Wanted, open_parts
 from train.clip_pools import ClipPool, look_at
 from train.data.dataset import View
-from train.data.sources import notes_of, open_dataset
 from train.data.world import SCENE_GROUPS
 from train.evaluation.class_map import map_classes
 from train.evaluation.metrics import UNKNOWN
-from train.evaluation.sets import RENDERED, spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,17 +33,16 @@ if TYPE_CHECKING:
     from calibration.select import Candidate
     from engines.bundle import InputSpec
     from geotag.places.hierarchy import Hierarchy
-    from train.data.dataset import ClipDataset, Picking, SamplingRange
+    from train.calibration_parts import Part
+    from train.data.dataset import BadSample, ClipDataset, Picking, SamplingRange
     from train.data.sources import Splitting
 
-LEAST_CLIPS = 32
-"""From fewer, neither ranges nor an accuracy can be told."""
 ADVISED_CLIPS = 512
 """Source: NVIDIA ModelOpt's guide asks for 500 samples and more."""
-_CANDIDATES = 1.5
-"""Clips looked at for each that is calibrated on: what there is to choose from."""
 LISTED = ("clip", "city", "scene", "light", "use")
 """Columns of a listing."""
+_CANDIDATES = 1.5
+"""Clips looked at for each that is calibrated on: what there is to choose from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,10 +97,18 @@ def open_calibration(
         DatasetError: a data set or a manifest is damaged.
         ConfigError: a folder cannot be read.
     """
-    train = open_dataset(
-        RENDERED, "train", sampling=sampling, clips=int(clips * _CANDIDATES), seed=seed
+    _check(clips, held_out, input)
+    parts = open_parts(
+        given,
+        trained_on,
+        Wanted(
+            calibrating=int(clips * _CANDIDATES),
+            judging=held_out,
+            sampling=sampling,
+            splitting=splitting,
+            seed=seed,
+        ),
     )
-    val = open_dataset(RENDERED, "val", sampling=sampling, clips=held_out, seed=seed)
     view = View(
         frames=input.frames,
         image_px=input.height_px,
@@ -108,61 +116,107 @@ def open_calibration(
         picking=picking,
         seed=seed,
     )
-    looks, bad = look_at(
-        train,
-        view,
-        spread(len(train.entries), int(clips * _CANDIDATES)),
-        workers=workers,
-        console=console,
-        title=f"looking at clips of {train.name}",
-    )
-    by_number = {look.number: look for look in looks}
-    chosen = [by_number[number] for number in select_clips(looks, clips)]
-    judging, unreadable = look_at(
-        val,
-        view,
-        spread(len(val.entries), held_out),
-        workers=workers,
-        console=console,
-        title=f"looking at clips of {val.name}",
-    )
-    pools = [
-        ClipPool(
-            dataset=dataset,
+
+    def look(part: Part, use: str, count: int | None) -> ClipPool:
+        looks, bad = look_at(
+            part.dataset,
+            view,
+            part.indices,
+            workers=workers,
+            console=console,
+            title=f"looking at {use}",
+        )
+        _refuse_few(part, use, looks, bad)
+        chosen = looks if count is None else _choose(looks, count)
+        return ClipPool(
+            dataset=part.dataset,
             view=view,
-            looks=tuple(found),
-            city_ids=_city_ids(dataset, found, hierarchy),
-            bad=tuple(failed),
+            looks=tuple(chosen),
+            city_ids=_city_ids(part.dataset, chosen, hierarchy),
+            bad=tuple(bad),
             workers=workers,
         )
-        for dataset, found, failed in ((train, chosen, bad), (val, judging, unreadable))
-    ]
+
+    # Held-out clips stay as frequent as they are: an accuracy is a mean over footage as it comes.
+    calibrating = look(parts.calibrating, "calibrating clips", clips)
+    judging = look(parts.judging, "held-out clips", None)
     return CalibrationSet(
-        calibration=pools[0],
-        held_out=pools[1],
-        source=train.name,
-        notes=notes_of(train),
-        listing=_listing(pools),
+        calibration=calibrating,
+        held_out=judging,
+        source=parts.calibrating.dataset.name,
+        notes=(*parts.notes, *_notes(calibrating, judging)),
+        listing=_listing(calibrating, judging),
     )
+
+
+def _check(clips: int, held_out: int, wanted: InputSpec) -> None:
+    for count, use in ((clips, "to calibrate on"), (held_out, "to judge by")):
+        if count < LEAST_CLIPS:
+            raise CalibrationError(
+                f"taking {count} clips {use}: at least {LEAST_CLIPS} are needed, {ADVISED_CLIPS} "
+                "are advised."
+            )
+    if wanted.height_px != wanted.width_px:
+        raise CalibrationError(
+            f"calibrating a model that takes {wanted.width_px}x{wanted.height_px} px: clips are "
+            "read as squares, so only a model that takes squares can be calibrated."
+        )
+
+
+def _choose(looks: Sequence[Candidate], count: int) -> list[Candidate]:
+    by_number = {look.number: look for look in looks}
+    return [by_number[number] for number in select_clips(looks, count)]
+
+
+def _refuse_few(part: Part, use: str, looks: Sequence[Candidate], bad: Sequence[BadSample]) -> None:
+    if len(looks) >= LEAST_CLIPS:
+        return
+    failed = f", {len(bad)} cannot, such as {bad[0].name} ({bad[0].reason})" if bad else ""
+    raise CalibrationError(
+        f"taking {use} from {part.dataset.name}: {len(looks)} can be read{failed}. At least "
+        f"{LEAST_CLIPS} are needed, {ADVISED_CLIPS} are advised. {part.more}".rstrip()
+    )
+
+
+def _notes(calibrating: ClipPool, judging: ClipPool) -> list[str]:
+    notes = []
+    for pool, use in ((calibrating, "calibrating"), (judging, "held-out")):
+        if pool.bad:
+            first = pool.bad[0]
+            notes.append(
+                f"{len(pool.bad)} {use} clips cannot be read, such as {first.name}: {first.reason}"
+            )
+    if calibrating.count < ADVISED_CLIPS:
+        notes.append(
+            f"{calibrating.count} clips to calibrate on: {ADVISED_CLIPS} and more are advised"
+        )
+    if judging.city_ids is None:
+        notes.append("no held-out clip is labelled with a city that the model knows")
+    elif unknown := int((judging.city_ids == UNKNOWN).sum()):
+        notes.append(
+            f"{unknown} of {judging.count} held-out clips have no city that the model knows"
+        )
+    return notes
 
 
 def _city_ids(
     dataset: ClipDataset, looks: Sequence[Candidate], hierarchy: Hierarchy
 ) -> NDArray[np.intp] | None:
-    """The model's class of each clip's city; None where no clip has one."""
+    """The model's class of each clip's city; None where it knows the city of no clip."""
     cities = np.array([UNKNOWN if look.city is None else look.city for look in looks], np.intp)
-    known = cities != UNKNOWN
-    if not known.any():
+    labelled = cities != UNKNOWN
+    if not labelled.any():
         return None
     classes = map_classes(dataset.hierarchy, hierarchy).labels["city"]
-    return np.where(known, classes[cities], UNKNOWN)
+    found = np.where(labelled, classes[cities], UNKNOWN)
+    return found if (found != UNKNOWN).any() else None
 
 
-def _listing(pools: Sequence[ClipPool]) -> str:
+def _listing(calibrating: ClipPool, judging: ClipPool) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(LISTED)
-    for pool, use in zip(pools, ("calibration", "held-out"), strict=True):
+    for pool, use in ((calibrating, "calibration"), (judging, "held-out")):
         places = pool.dataset.hierarchy.places["city"]
         for look in pool.looks:
             city = "" if look.city is None else places[look.city].name

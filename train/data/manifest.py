@@ -129,15 +129,6 @@ class ManifestClips:
         """In the order of the rows; a group is a drive."""
         return self._entries
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the decoding process."""
-        return {**self.__dict__, "_decoding": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start without a decoding process."""
-        self.__dict__.update(state)
-        self._decoding = Decoding()
-
     def close(self) -> None:
         """End the decoding process; another read starts a new one."""
         self._decoding.close()

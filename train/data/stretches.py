@@ -94,16 +94,23 @@ def draw_clip(
 
 
 class Decoding:
-    """The decoding process of whichever process asks: a fork must not share its parent's."""
+    """The decoding process of whichever process asks: a fork must not share its parent's.
+
+    A copy in another process, however it came there, begins without one.
+    """
 
     def __init__(self) -> None:
         """Start nothing yet."""
         self._running: list[_Running] = []
         weakref.finalize(self, _end, self._running)
 
-    def read_facts(self, stretch: Stretch) -> VideoFacts:
+    def __reduce__(self) -> tuple[type[Decoding], tuple[()]]:
+        """A process cannot be handed over."""
+        return Decoding, ()
+
+    def read_facts(self, path: Path) -> VideoFacts:
         """What the container of a video says.  Raises FootageError."""
-        with self._open(stretch.path) as reader:
+        with self._open(path) as reader:
             return reader.facts
 
     def read_clip(self, stretch: Stretch, view: View, index: int, allowed: SamplingRange) -> Clip:
