@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from train.evaluation.estimates import (
+from calibration.estimates import (
     BINS,
     calibration_error_of,
     class_mean_of,
@@ -27,7 +27,7 @@ from train.evaluation.estimates import (
 )
 
 if TYPE_CHECKING:
-    from train.evaluation.estimates import Statistic
+    from calibration.estimates import Statistic
 
     Case = tuple[list[float], list[bool], list[int], list[int]]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibration.estimates import value_of
 from engines.bundle import LEVELS, DecodingMode
 from tests.clip_datasets import tree
-from train.evaluation.estimates import value_of
 from train.evaluation.metrics import (
     Predictions,
     distance_statistics,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from calibration.estimates import REPEATS
 from engines.bundle import LEVELS, Level
 from train.data.clips import RenderedClips
 from train.data.dataset import View
 from train.errors import TrainError
 from train.evaluation.calibrate import calibrate
-from train.evaluation.estimates import REPEATS
 from train.evaluation.metrics import Outcomes, Predictions, compare_top1, join
 from train.evaluation.predict import Scored, fuse_drives, predict
 from train.evaluation.report import (

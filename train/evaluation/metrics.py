@@ -1,7 +1,7 @@
 """What came of each clip, and the numbers that say how good a model is.
 
 Scores of N clips are decoded in one mode into one row a clip (`Outcomes`); every number is a
-statistic over these rows (`train.evaluation.estimates`), so each has its bootstrap interval. A clip
+statistic over these rows (`calibration.estimates`), so each has its bootstrap interval. A clip
 whose city the model does not know still counts at the levels whose class it knows; everything about
 cities (top-1, distance, calibration at city level) is over known cities, and the rest is counted
 apart.
@@ -17,10 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.bundle import LEVELS, DecodingMode, Level
-from geotag.geo import distances_m
-from geotag.places.hierarchy import Decoded, Hierarchy, decode
-from train.evaluation.estimates import (
+from calibration.estimates import (
     Estimate,
     Statistic,
     calibration_error_of,
@@ -30,6 +27,9 @@ from train.evaluation.estimates import (
     paired_difference,
     risk_area_of,
 )
+from engines.bundle import LEVELS, DecodingMode, Level
+from geotag.geo import distances_m
+from geotag.places.hierarchy import Decoded, Hierarchy, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

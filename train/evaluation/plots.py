@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from calibration.estimates import wilson_interval
 from engines.bundle import LEVELS
 from train.errors import TrainError
-from train.evaluation.estimates import wilson_interval
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from engines.bundle import LEVELS, DecodingMode, Level
-from train.evaluation.estimates import (
+from calibration.estimates import (
     BINS,
     REPEATS,
     confidence_bins,
@@ -25,6 +24,7 @@ from train.evaluation.estimates import (
     mean_of,
     risk_coverage,
 )
+from engines.bundle import LEVELS, DecodingMode, Level
 from train.evaluation.metrics import (
     Outcomes,
     Predictions,

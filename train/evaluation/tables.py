@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from calibration.estimates import wilson_interval
 from engines.bundle import LEVELS
-from train.evaluation.estimates import wilson_interval
 from train.evaluation.metrics import RADII_KM
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from calibration.ranges import Family
 from engines.bundle import LEVELS
 from train.models.heads import HEADS, Heads
 from train.models.teachers import TeacherConfig, Teachers
@@ -20,6 +21,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of R, G, B in [0, 1]: what VideoMAE's published weights were trained with."""
 PLAIN = TeacherConfig(scene="linear")
 """Five linear classifiers and no teachers."""
+
+
+BLOCK_FAMILIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
+    ("qkv", ("query", "key", "value"), "norm1"),
+    ("proj", ("proj",), "value"),
+    ("fc1", ("fc1",), "norm2"),
+    ("fc2", ("fc2",), None),  # GELU lies between it and anything that could be scaled
+)
+"""Of each block: a name, the layers, and what puts out the tensor that they read."""
 
 
 class Geolocator(nn.Module):
@@ -69,6 +79,18 @@ class Geolocator(nn.Module):
         """Names of what the exported network answers, in their order."""
         scene = () if self.teachers.config.scene == "none" else ("scene",)
         return (*LEVELS, *scene, "feature")
+
+    def families(self) -> tuple[Family, ...]:
+        """Linear layers of the blocks that read one tensor, for quantization; see `Family`."""
+        return tuple(
+            Family(
+                name=f"blocks.{number}.{name}",
+                linears=tuple(f"encoder.blocks.{number}.{linear}" for linear in linears),
+                source=None if source is None else f"encoder.blocks.{number}.{source}",
+            )
+            for number in range(self.config.depth)
+            for name, linears, source in BLOCK_FAMILIES
+        )
 
     def forward(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> dict[str, Tensor]:
         """Score clips.  uint8 [N, T, H, W, 3] -> logits [N, K] per head, and `feature` [N, D].

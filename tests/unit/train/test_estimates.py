@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from train.evaluation.estimates import (
+from calibration.estimates import (
     calibration_error_of,
     draw_counts,
     estimate,

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from calibration.estimates import draw_counts, value_of
 from tests.clip_datasets import tree
-from train.evaluation.estimates import draw_counts, value_of
 from train.evaluation.metrics import (
     UNKNOWN,
     Predictions,

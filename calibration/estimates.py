@@ -262,7 +262,8 @@ def risk_coverage(confidence_N: Floats, right_N: NDArray[np.bool_]) -> tuple[Flo
 
 def confidence_bins(confidence_N: Floats) -> NDArray[np.intp]:
     """Which of the BINS bins of equal width each confidence falls into; the upper edge belongs."""
-    return np.clip(np.ceil(confidence_N * BINS) - 1, 0, BINS - 1).astype(np.intp)
+    bins: NDArray[np.intp] = np.clip(np.ceil(confidence_N * BINS) - 1, 0, BINS - 1).astype(np.intp)
+    return bins
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
@@ -306,10 +307,11 @@ def _sums(values_BN: Floats, starts: NDArray[np.intp]) -> Floats:
 
 def _ratio(numerators: NDArray[Any], denominators: NDArray[Any]) -> Floats:
     """Quotient; NaN where the denominator is 0."""
-    return np.divide(
+    quotients: Floats = np.divide(
         numerators,
         denominators,
         out=np.full(np.shape(numerators), np.nan),
         where=np.asarray(denominators) > 0,
         casting="unsafe",
     )
+    return quotients
