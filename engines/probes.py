@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from engines.base import EngineError, EngineReport, EngineUnavailableError
 
@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from engines.matmuls import Chain
 
 _ROOT = Path(__file__).resolve().parents[1]
-_MODULES = {"openvino": "engines.openvino_chain"}
-"""Engine -> module with `probe()`; it is loaded in the process that tries it, nowhere else."""
-PROBED = tuple(_MODULES)
+_PROBES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "openvino": ("engines.openvino_chain", ()),
+    "tensorrt": ("engines.tensorrt_gpu", ("tensorrt",)),
+    "tensorrt-rtx": ("engines.tensorrt_gpu", ("tensorrt-rtx",)),
+}
+"""Engine -> module and arguments of its `probe`, loaded in the process that tries it only."""
+PROBED = tuple(_PROBES)
 _PROGRAM = "import sys; from engines.probes import main; main(sys.argv[1])"
 _PATIENCE_S = 180.0
 """The first build of TensorRT reads a gigabyte of kernels, from a card perhaps."""
@@ -74,7 +78,8 @@ def probe_apart(name: str, *, timeout_s: float = _PATIENCE_S) -> EngineReport:
 
 def probe(name: str) -> EngineReport:
     """Try an engine in this process.  Raises EngineUnavailableError."""
-    found = import_module(_MODULES[name]).probe()
+    module, arguments = _PROBES[name]
+    found = import_module(module).probe(*arguments)
     assert isinstance(found, EngineReport)
     return found
 
@@ -92,8 +97,11 @@ def open_chain(
     Raises:
         EngineError: the engine is not here, or does not compile it.
     """
-    opened = import_module(_MODULES[name]).open_chain(chain, threads=threads)
-    return cast("Callable[[NDArray[np.float32]], NDArray[np.float32]]", opened)
+    if name == "openvino":
+        from engines import openvino_chain
+
+        return openvino_chain.open_chain(chain, threads=threads)
+    raise EngineUnavailableError(f"multiplying matrices with {name}: not yet")
 
 
 def check_chain(chain: Chain, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:

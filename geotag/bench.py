@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
+    OpenChain = Callable[..., Run]
+
 BenchEngine = EngineName | Literal["all"]
 BenchPrecision = Precision | Literal["auto"]
 
@@ -54,6 +56,8 @@ class Effort:
     min_runs: int = 20
     min_s: float = 3.0
     """Of each thing that is measured; the network alone counts."""
+    most_runs: int = 1000
+    """Enough, however short they are."""
     most_s: float = 30.0
     """Then fewer runs must do, but no fewer than three."""
     peak_runs: int = 8
@@ -94,6 +98,7 @@ def measure(
     effort: Effort | None = None,
     root: Path = MACHINE,
     clock: Callable[[], float] = time.perf_counter,
+    open_chain: OpenChain = open_chain,
 ) -> BenchReport:
     """Measure a bundle's network.
 
@@ -106,6 +111,7 @@ def measure(
         effort: how long; None is a few seconds for each.
         root: where the machine's files are.
         clock: seconds that never go back.
+        open_chain: `engines.probes.open_chain`, or what stands for it.
 
     Raises:
         EngineError: nothing of what was asked for runs here.
@@ -119,8 +125,10 @@ def measure(
         for subject in subjects:
             for _ in range(effort.warmup_runs):
                 subject.engine.infer(clips)
-            _prepare_peak(subject, device)
+            _prepare_peak(subject, device, open_chain)
         _run_rounds(subjects, clips, effort, root, clock)
+        if device.gpus:
+            _ask_card(subjects, clips, root)
     finally:
         for subject in subjects:
             subject.engine.close()
@@ -187,7 +195,7 @@ def _draw_clips(bundle: Bundle, batch: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def _prepare_peak(subject: _Subject, device: Device) -> None:
+def _prepare_peak(subject: _Subject, device: Device, open_chain: OpenChain) -> None:
     """Where no data sheet tells the peak, multiply large matrices with the same engine."""
     if subject.is_on_gpu and known_peak(device.jetson, subject.precision, 1.0) is not None:
         return
@@ -229,9 +237,13 @@ def _run_rounds(
             started_s = clock()
             subject.run_chain(row_1K)
             subject.chain_s.append(clock() - started_s)
+
+
+def _ask_card(subjects: list[_Subject], clips: NDArray[np.uint8], root: Path) -> None:
+    """A card falls asleep between two programs: it is asked for its clock right after work."""
     for subject in subjects:
-        if subject.is_on_gpu and subject.seen[-1].gpu_mhz is None:
-            subject.engine.infer(clips)  # a card falls asleep; it is asked right after its work
+        if subject.is_on_gpu and subject.gpu_mhz() is None:
+            subject.engine.infer(clips)
             cards = read_gpus(root, is_jetson=False)
             subject.card_mhz = cards[0].now_mhz if cards else None
 
@@ -240,7 +252,7 @@ def _needs_more(subject: _Subject, effort: Effort) -> bool:
     runs, spent_s = len(subject.taken_s), sum(subject.taken_s)
     if spent_s >= effort.most_s:
         return runs < 3
-    return runs < effort.min_runs or spent_s < effort.min_s
+    return runs < effort.min_runs or (spent_s < effort.min_s and runs < effort.most_runs)
 
 
 def _measurement(subject: _Subject, device: Device, batch: int, macs: float | None) -> Measurement:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from engines.bundle import Precision
     from geotag.device.jetson import Jetson
 
-_MACS_A_CLOCK: dict[Precision, int] = {"fp16": 1024, "int8": 2048}
-"""Of an Orin's multiprocessor. fp32 has no such number: it may run as TF32 or on other units."""
+_MACS_A_CLOCK: dict[Precision, int] = {"fp32": 128, "fp16": 1024, "int8": 2048}
+"""Of an Orin's multiprocessor; fp32 on its CUDA cores, since no engine of ours rounds to TF32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +29,28 @@ class Peak:
     how: str
 
 
-def known_peak(jetson: Jetson | None, precision: Precision, gpu_mhz: float | None) -> Peak | None:
-    """The dense peak of a Jetson's GPU at a clock; None where no data sheet tells it."""
+def known_peak(
+    jetson: Jetson | None,
+    precision: Precision,
+    gpu_mhz: float | None,
+    *,
+    multiprocessors: int | None = None,
+) -> Peak | None:
+    """The dense peak of a Jetson's GPU at a clock; None where no data sheet tells it.
+
+    Args:
+        jetson: where this runs.
+        precision: of the multiplications.
+        gpu_mhz: the present clock.
+        multiprocessors: how many CUDA sees: low power modes switch some of them off. None takes
+            all that the module has.
+    """
     if jetson is None or jetson.multiprocessors is None or not gpu_mhz:
         return None
-    each = _MACS_A_CLOCK.get(precision)
-    if each is None:
-        return None
+    count = multiprocessors or jetson.multiprocessors
+    each = _MACS_A_CLOCK[precision]
     return Peak(
-        macs_a_second=jetson.multiprocessors * each * gpu_mhz * 1e6,
+        macs_a_second=count * each * gpu_mhz * 1e6,
         is_measured=False,
-        how=f"{jetson.multiprocessors} multiprocessors x {each:,} {precision} MAC at "
-        f"{gpu_mhz:.0f} MHz",
+        how=f"{count} multiprocessors x {each:,} {precision} MAC at {gpu_mhz:.0f} MHz",
     )
