@@ -101,7 +101,9 @@ def open_chain(
         from engines import openvino_chain
 
         return openvino_chain.open_chain(chain, threads=threads)
-    raise EngineUnavailableError(f"multiplying matrices with {name}: not yet")
+    from engines import tensorrt_chain
+
+    return tensorrt_chain.open_chain("tensorrt" if name == "tensorrt" else "tensorrt-rtx", chain)
 
 
 def check_chain(chain: Chain, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:

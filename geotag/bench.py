@@ -95,6 +95,7 @@ def measure(
     engine: BenchEngine = "auto",
     precision: BenchPrecision = "auto",
     batch: int = 1,
+    say: Callable[[str], None] = lambda _: None,
     effort: Effort | None = None,
     root: Path = MACHINE,
     clock: Callable[[], float] = time.perf_counter,
@@ -107,7 +108,8 @@ def measure(
         open_engine: `engines.choose.open_engine`, or what stands for it.
         engine: `all` measures every engine that works here; `auto` the one a scan would take.
         precision: `auto` is every precision of the bundle with `all`, else what a scan would take.
-        batch: clips at a time.
+        batch: clips handed over at a time.
+        say: is told, line by line, of a compilation that takes minutes.
         effort: how long; None is a few seconds for each.
         root: where the machine's files are.
         clock: seconds that never go back.
@@ -118,7 +120,7 @@ def measure(
     """
     effort = effort or Effort()
     device = read_device(root)
-    subjects, skipped = _open_all(bundle, open_engine, engine, precision)
+    subjects, skipped = _open_all(bundle, open_engine, engine, precision, say)
     before = read_clocks(root)
     try:
         clips = _draw_clips(bundle, batch)
@@ -150,17 +152,21 @@ def measure(
 
 
 def _open_all(
-    bundle: Bundle, open_engine: OpenEngine, engine: BenchEngine, precision: BenchPrecision
+    bundle: Bundle,
+    open_engine: OpenEngine,
+    engine: BenchEngine,
+    precision: BenchPrecision,
+    say: Callable[[str], None],
 ) -> tuple[list[_Subject], list[tuple[str, str]]]:
     if engine != "all":
-        return [_open(bundle, open_engine, engine, precision)], []
+        return [_open(bundle, open_engine, engine, precision, say)], []
     wanted = list(bundle.precisions) if precision == "auto" else [precision]
     subjects: list[_Subject] = []
     skipped: list[tuple[str, str]] = []
     for name in PROBED:
         for kind in wanted:
             try:
-                subjects.append(_open(bundle, open_engine, name, kind))
+                subjects.append(_open(bundle, open_engine, name, kind, say))
             except EngineUnavailableError as exc:
                 skipped.append((name, exc.reason))
                 break
@@ -176,10 +182,14 @@ def _open_all(
 
 
 def _open(
-    bundle: Bundle, open_engine: OpenEngine, engine: str, precision: BenchPrecision
+    bundle: Bundle,
+    open_engine: OpenEngine,
+    engine: str,
+    precision: BenchPrecision,
+    say: Callable[[str], None],
 ) -> _Subject:
-    asked = {} if precision == "auto" else {"precision": precision}
-    opened, choice = open_engine(bundle, engine=engine, **asked)
+    wanted = None if precision == "auto" else precision
+    opened, choice = open_engine(bundle, engine=engine, precision=wanted, say=say)
     kind = next((name for name in sorted(PROBED, reverse=True) if opened.name.startswith(name)), "")
     named = opened.name.rpartition("-")[2]
     found = next((name for name in PRECISIONS if name == named), PRECISIONS[0])
@@ -259,7 +269,11 @@ def _measurement(subject: _Subject, device: Device, batch: int, macs: float | No
     taken_s = sorted(subject.taken_s)
     median_s = statistics.median(taken_s)
     gpu_mhz = subject.gpu_mhz()
-    peak = known_peak(device.jetson, subject.precision, gpu_mhz) if subject.is_on_gpu else None
+    peak = None
+    if subject.is_on_gpu:
+        peak = known_peak(
+            device.jetson, subject.precision, gpu_mhz, multiprocessors=_multiprocessors()
+        )
     if peak is None and subject.chain is not None:
         peak = Peak(
             macs_a_second=subject.chain.macs / min(subject.chain_s),
@@ -271,7 +285,7 @@ def _measurement(subject: _Subject, device: Device, batch: int, macs: float | No
     return Measurement(
         engine=subject.engine.name,
         precision=subject.precision,
-        device=getattr(subject.choice, "device", None),
+        device=subject.choice.device,
         threads=subject.choice.threads,
         batch=batch,
         runs=len(taken_s),
@@ -285,6 +299,16 @@ def _measurement(subject: _Subject, device: Device, batch: int, macs: float | No
         gpu_mhz=gpu_mhz,
         cpu_mhz=_median([clocks.cpu_mhz for clocks in subject.seen]),
     )
+
+
+def _multiprocessors() -> int | None:
+    """Those that are switched on: low power modes of a Jetson leave some out."""
+    from engines.cuda import load_cuda
+
+    try:
+        return load_cuda().device.multiprocessors
+    except EngineError:
+        return None
 
 
 def _median(values: list[float | None]) -> float | None:

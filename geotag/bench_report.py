@@ -91,6 +91,11 @@ def describe_bench(report: BenchReport) -> str:
             "note      int8 multiplies in the linear layers alone; attention is slower, so that "
             "no network of this kind reaches the int8 peak"
         )
+    if any(measured.batch > 1 for measured in report.measurements):
+        lines.append(
+            "note      a batch is handed over at once and run clip by clip: that is how a scan's "
+            "engines are compiled"
+        )
     before, after = report.hottest_celsius
     if before is not None and after is not None:
         lines.append(f"heat      {before:.0f} °C before, {after:.0f} °C after, at the hottest zone")

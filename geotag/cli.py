@@ -146,7 +146,19 @@ def scan(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option("--engine", metavar="auto|openvino", help="What runs the model."),
+        typer.Option(
+            "--engine",
+            metavar="auto|openvino|tensorrt|tensorrt-rtx",
+            help="What runs the model; auto: the first that works here, a GPU first.",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="auto|fp32|fp16|int8",
+            help="Of the network's numbers; auto: the fastest that the bundle has.",
+        ),
     ] = None,
     clips: Annotated[
         str | None,
@@ -212,6 +224,7 @@ def scan(
         "out": tuple(out or ()),
         "bundle": bundle,
         "engine": engine,
+        "precision": precision,
         "clips": clips,
         "sampling": sampling,
         "gpx": tuple(gpx or ()),

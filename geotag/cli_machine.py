@@ -98,6 +98,7 @@ def _bench(
         engine=cast("BenchEngine", engine),
         precision=cast("BenchPrecision", precision),
         batch=batch,
+        say=asked.console.say,
     )
     if as_json:
         asked.console.result(jsonlib.dumps(report.to_json(), indent=2))

@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from engines.base import EngineError, EngineUnavailableError
 from engines.choose import usable_cores
+from engines.plans import cache_folder
 from engines.probes import PROBED, probe_apart
 from geotag import __version__
 from geotag.bundles import DEMO, bundles_folder, hidden_bundle, known_bundles
@@ -123,11 +122,6 @@ def examine(
         cache_folder=str(cache),
         notes=(*_notes(folder), *_device_notes(device, engines, root)),
     )
-
-
-def cache_folder() -> Path:
-    """Where compiled models are kept: GEOTAG_CACHE, or the user's cache."""
-    return Path(os.environ.get("GEOTAG_CACHE") or platformdirs.user_cache_path("geotag"))
 
 
 def describe(report: Report) -> str:

@@ -65,7 +65,7 @@ class Machine:
         self.warm: set[str] = set()
 
     def open_engine(
-        self, bundle: Bundle, *, engine: str = "auto", precision: str | None = None
+        self, bundle: Bundle, *, engine: str = "auto", precision: str | None = None, **_: object
     ) -> tuple[TimedEngine, EngineChoice]:
         self.asked.append((engine, precision))
         name = "openvino" if engine == "auto" else engine
