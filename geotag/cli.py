@@ -20,6 +20,7 @@ import typer
 from engines.base import EngineError
 from engines.choose import open_engine
 from geotag import __version__
+from geotag.cli_machine import bench, doctor
 from geotag.cli_models import (
     AcceptOption,
     CitiesOverOption,
@@ -371,14 +372,8 @@ def demo(
     asked.work = partial(_demo, out, videos, asked)
 
 
-@app.command()
-def doctor(
-    ctx: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Print what this installation can do: the text to paste into an issue."""
-    asked: Invocation = ctx.obj
-    asked.work = partial(_doctor, json, asked)
+app.command()(doctor)
+app.command()(bench)
 
 
 def _scan(
@@ -519,17 +514,6 @@ def _demo(out: Path, videos: int, asked: Invocation) -> int:
     from geotag.demo import run_demo
 
     return run_demo(out, videos, console=asked.console, open_engine=asked.open_engine)
-
-
-def _doctor(as_json: bool, asked: Invocation) -> int:
-    import json
-
-    from geotag.doctor import describe, examine
-
-    report = examine(asked.open_engine)
-    text = json.dumps(report.to_json(), indent=2) if as_json else describe(report)
-    asked.console.result(text)
-    return EXIT_OK
 
 
 @contextlib.contextmanager
