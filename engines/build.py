@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING
 from engines.base import BundleError, EngineError
 from engines.build_process import build_aside
 from engines.bundle import GRAPHS, TENSORRT_GRAPHS, Bundle, Precision
-from engines.plans import BuildFacts, KeptPlan, PlanFolder, PlanKey, cache_folder, explained
+from engines.plans import (
+    ONNX_BUILDER,
+    BuildFacts,
+    KeptPlan,
+    PlanFolder,
+    PlanKey,
+    cache_folder,
+    explained,
+)
 from engines.tensorrt_build import WEAK_TYPING, BuildOptions
 
 if TYPE_CHECKING:
@@ -30,8 +38,6 @@ if TYPE_CHECKING:
     from engines.tensorrt_api import Backend
 
     MakePlan = Callable[[Path], bytes]
-
-ONNX_BUILDER = "onnx"
 
 _SPARE_BYTES = 64 << 20
 """Beyond the plan and its copy, for caches and records."""
@@ -46,10 +52,11 @@ def plan_for(
     backend: Backend,
     cuda: Cuda,
     max_batch: int = 1,
+    only_ours: bool = False,
     say: Say | None = None,
     cache: Path | None = None,
 ) -> KeptPlan:
-    """The plan that runs a bundle here; built if there is none that fits.
+    """The plan that runs a bundle here; built from the bundle's graph if there is none that fits.
 
     Args:
         bundle: a verified model folder.
@@ -57,6 +64,7 @@ def plan_for(
         backend: which TensorRT.
         cuda: the GPU.
         max_batch: most clips at a time.
+        only_ours: pass over a plan that another builder has made (`plan_from`) since.
         say: is told that a build begins, goes on, and has ended.
         cache: where plans are kept; None is `engines.plans.cache_folder`.
 
@@ -85,7 +93,9 @@ def plan_for(
             say=say or _say_nothing,
         )
 
-    return _find_or_make(bundle, key, make, cache=cache, say=say or _say_nothing)
+    plans = _plans(bundle, key, cache)
+    found = None if only_ours else plans.find_last(key)
+    return found or _find_or_make(bundle, key, make, plans=plans, say=say or _say_nothing)
 
 
 def plan_from(
@@ -94,6 +104,7 @@ def plan_from(
     make: Callable[[], bytes],
     *,
     builder: str,
+    outputs: tuple[str, ...],
     backend: Backend,
     cuda: Cuda,
     max_batch: int = 1,
@@ -102,11 +113,14 @@ def plan_from(
 ) -> KeptPlan:
     """The same for a plan that another builder makes from the network that the bundle came from.
 
+    From then on `plan_for` finds it.
+
     Args:
         bundle: the bundle that the network was exported to.
         precision: of the plan.
         make: builds it, in this process.
         builder: its name and versions, such as `torch-tensorrt 2.12.0, torch 2.12.0`.
+        outputs: what the plan's output0, output1, ... are; empty where it has the bundle's names.
         backend: the TensorRT that will run the plan; its version must be that of the builder.
         cuda: the GPU.
         max_batch: most clips at a time.
@@ -122,7 +136,12 @@ def plan_from(
         bundle, graph, precision, options, backend=backend, device=cuda.device, builder=builder
     )
     return _find_or_make(
-        bundle, key, lambda _: make(), cache=cache or cache_folder(), say=say or _say_nothing
+        bundle,
+        key,
+        lambda _: make(),
+        plans=_plans(bundle, key, cache or cache_folder()),
+        say=say or _say_nothing,
+        outputs=outputs,
     )
 
 
@@ -193,13 +212,23 @@ def _options(precision: Precision, max_batch: int) -> BuildOptions:
     return BuildOptions(max_batch=max_batch, type_flags=flags.get(precision, ()) if weakly else ())
 
 
-def _find_or_make(
-    bundle: Bundle, key: PlanKey, make: MakePlan, *, cache: Path, say: Say
-) -> KeptPlan:
+def _plans(bundle: Bundle, key: PlanKey, cache: Path) -> PlanFolder:
     name = re.sub(r"[^\w.-]", "_", bundle.manifest.name)
-    plans = PlanFolder(cache / "plans" / f"{name}-{key.precision}-{key.backend}")
+    return PlanFolder(cache / "plans" / f"{name}-{key.precision}-{key.backend}")
+
+
+def _find_or_make(
+    bundle: Bundle,
+    key: PlanKey,
+    make: MakePlan,
+    *,
+    plans: PlanFolder,
+    say: Say,
+    outputs: tuple[str, ...] = (),
+) -> KeptPlan:
     found = plans.find(key)
     if found is not None:
+        plans.want(found)
         return found
     with plans.reserved():
         found = plans.find(key)  # another process may have built it meanwhile
@@ -214,7 +243,10 @@ def _find_or_make(
         content = make(plans.path)
         seconds = time.monotonic() - started_s
         facts = BuildFacts(
-            bundle=bundle.label, seconds=round(seconds, 1), power_mode=_power_mode(Path("/"))
+            bundle=bundle.label,
+            seconds=round(seconds, 1),
+            power_mode=_power_mode(Path("/")),
+            outputs=outputs,
         )
         kept = plans.keep(key, content, facts)
         say(f"compiled in {seconds:.0f} s, {len(content) / 1e6:.0f} MB in {kept.folder}")

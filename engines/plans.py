@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 PLAN, RECORD, JIT = "plan", "plan.json", "jit"
+ONNX_BUILDER = "onnx"
+"""TensorRT itself, from a bundle's graph."""
 KEPT = 3
 """Plans of one bundle, precision and backend: the present one and the last good ones, for a
 system that is set back to what it was before an update."""
@@ -69,6 +71,9 @@ class BuildFacts:
     seconds: float
     power_mode: str | None = None
     """Of a Jetson, which decides the clocks that kernels were timed at."""
+    outputs: tuple[str, ...] = ()
+    """What output0, output1, ... of a plan are whose builder gives no names; empty where the names
+    are those of the bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,7 @@ class KeptPlan:
 
     folder: Path
     content: bytes
+    builder: str
     facts: BuildFacts
 
     @property
@@ -100,14 +106,36 @@ class PlanFolder:
             if record["schema"] != SCHEMA or record["key"] != _plain(key):
                 return None
             content = (folder / PLAN).read_bytes()
-            facts = BuildFacts(**record["facts"])
+            facts = BuildFacts(**{**record["facts"], "outputs": tuple(record["facts"]["outputs"])})
             if hashlib.sha256(content).hexdigest() != record["sha256"]:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
         with contextlib.suppress(OSError):  # the newest are kept
             os.utime(folder)
-        return KeptPlan(folder=folder, content=content, facts=facts)
+        return KeptPlan(folder=folder, content=content, builder=key.builder, facts=facts)
+
+    def find_last(self, key: PlanKey) -> KeptPlan | None:
+        """The plan of this key or of the same with another builder, the last that was wanted."""
+        for builder in self._builders():
+            found = self.find(replace(key, builder=builder))
+            if found is not None:
+                return found
+        return None
+
+    def want(self, kept: KeptPlan) -> None:
+        """Let a plan be the one that `find_last` finds."""
+        with contextlib.suppress(OSError):
+            os.utime(kept.folder / RECORD)
+
+    def _builders(self) -> Iterator[str]:
+        """Those that have made something here, the last first."""
+        records = []
+        for path in self.path.glob(f"*/{RECORD}"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                records.append((path.stat().st_mtime_ns, str(record["key"]["builder"])))
+        yield from dict.fromkeys(builder for _, builder in sorted(records, reverse=True))
 
     def keep(self, key: PlanKey, content: bytes, facts: BuildFacts) -> KeptPlan:
         """Put a plan in its place; a stop at any moment leaves the old one, or none.
@@ -129,7 +157,7 @@ class PlanFolder:
             text = json.dumps(record, indent=2, sort_keys=True) + "\n"
             write_whole(folder / RECORD, text.encode())
         self._forget_oldest()
-        return KeptPlan(folder=folder, content=content, facts=facts)
+        return KeptPlan(folder=folder, content=content, builder=key.builder, facts=facts)
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from engines.base import EngineMismatchError, EngineReport, EngineUnavailableError
 from engines.cuda import load_cuda
+from engines.plans import ONNX_BUILDER
 from engines.tensorrt_api import check_installed, load_backend
 from engines.tensorrt_build import build_one_layer
 from engines.tensorrt_session import Session
@@ -59,6 +60,10 @@ class TensorrtEngine:
             doing=f"running {bundle.label} with {self.name} on {cuda.device.name}",
             jit=plan.jit,
         )
+        # The manifest's names; a plan without names has its outputs in the order of `outputs`.
+        self._outputs = {name: name for name in bundle.manifest.outputs}
+        self._outputs |= {name: f"output{place}" for place, name in enumerate(plan.facts.outputs)}
+        self._builder = plan.builder
         try:
             self._input = self._check_tensors()
         except EngineMismatchError:
@@ -68,7 +73,8 @@ class TensorrtEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was settled on loading, such as whether a CUDA graph is used."""
-        return tuple(self._session.notes)
+        made_by = () if self._builder == ONNX_BUILDER else (f"built by {self._builder}",)
+        return (*made_by, *self._session.notes)
 
     def infer(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run N clips.  uint8 [N, T, H, W, 3] -> every output of the bundle, float32 [N, K].
@@ -94,7 +100,8 @@ class TensorrtEngine:
             session.tensors[self._input].rows[: len(part)] = part
             session.run(len(part))
             for output, scores_NK in scores.items():
-                scores_NK[first : first + len(part)] = session.tensors[output].rows[: len(part)]
+                rows = session.tensors[self._outputs[output]].rows
+                scores_NK[first : first + len(part)] = rows[: len(part)]
             first += len(part)
         return scores
 
@@ -125,7 +132,7 @@ class TensorrtEngine:
                 f"checking the plan of {self._label}: it takes {takes or 'nothing'}, the bundle "
                 f"promises clips of {list(shape)}. Export the bundle again."
             )
-        promised = {name: (width,) for name, width in self._manifest.outputs.items()}
+        promised = {self._outputs[name]: (width,) for name, width in self._manifest.outputs.items()}
         if outputs != promised:
             raise EngineMismatchError(
                 f"checking the plan of {self._label}: its outputs are {outputs}, the bundle "

@@ -85,6 +85,7 @@ def ready(
         precision: Precision = "fp16",
         bundle: Bundle = colours,
         max_batch: int = 1,
+        only_ours: bool = False,
         say: Say | None = None,
     ) -> KeptPlan:
         trouble = replace(trouble or Trouble(), log=str(tmp_path / "log"))
@@ -99,6 +100,7 @@ def ready(
             cuda=Cuda(gpu.library),
             cache=cache,
             max_batch=max_batch,
+            only_ours=only_ours,
             say=say,
         )
 
@@ -383,28 +385,30 @@ def test_weak_typing_compiles_the_float32_graph_by_flags(
     assert b'"typing": "strong"' in ready(bundle=bundle, precision="fp32").content
 
 
-def test_a_plan_of_another_builder_is_kept_beside(colours: Bundle, cache: Path) -> None:
-    backend = Backend(name="tensorrt", module=make_module("10.3"), version="10.3.0")
+def test_the_builder_that_was_asked_for_last_made_the_plan_that_is_found(
+    ready: Callable[..., KeptPlan], colours: Bundle, cache: Path, tmp_path: Path
+) -> None:
+    ours = ready().content
     made = []
 
-    def make() -> bytes:
-        made.append(1)
-        return b"a plan of torch"
-
-    for _ in range(2):
-        kept = plan_from(
+    def with_torch() -> KeptPlan:
+        return plan_from(
             colours,
             "fp16",
-            make,
+            lambda: made.append(1) or b"a plan of torch",
             builder="torch-tensorrt 2.8.0",
-            backend=backend,
+            outputs=("city", "state"),
+            backend=Backend(name="tensorrt", module=make_module("10.3"), version="10.3.0"),
             cuda=Cuda(ORIN.library),
             cache=cache,
         )
-        assert kept.content == b"a plan of torch"
-    assert len(made) == 1
-    record = json.loads((kept.folder / "plan.json").read_text(encoding="utf-8"))
-    assert record["key"]["builder"] == "torch-tensorrt 2.8.0"
+
+    assert with_torch().content == ready().content == b"a plan of torch"
+    assert ready().builder == "torch-tensorrt 2.8.0"
+    assert ready().facts.outputs == ("city", "state")
+    assert ready(only_ours=True).content == ready().content == ours
+    assert with_torch().content == ready().content == b"a plan of torch"
+    assert (len(made), builds(tmp_path)) == (1, 1)
 
 
 def test_facts_of_a_jetson_are_read_where_it_keeps_them(colours: Bundle, tmp_path: Path) -> None:

@@ -55,9 +55,19 @@ def backend_of(form: Form, gpu: FakeGpu | None = None, trouble: Trouble | None =
 
 
 def open_plan(
-    bundle: Bundle, plan: bytes, folder: Path, backend: Backend, gpu: FakeGpu
+    bundle: Bundle,
+    plan: bytes,
+    folder: Path,
+    backend: Backend,
+    gpu: FakeGpu,
+    outputs: tuple[str, ...] = (),
 ) -> TensorrtEngine:
-    kept = KeptPlan(folder=folder, content=plan, facts=BuildFacts(bundle="colours", seconds=1))
+    kept = KeptPlan(
+        folder=folder,
+        content=plan,
+        builder="onnx",
+        facts=BuildFacts(bundle="colours", seconds=1, outputs=outputs),
+    )
     return TensorrtEngine(bundle, kept, precision="fp32", backend=backend, cuda=Cuda(gpu.library))
 
 
@@ -263,6 +273,32 @@ def test_a_graph_that_takes_float16_is_given_float16(
         engine.infer(CLIPS)["city"], scores_of(CLIPS)["city"], rtol=1e-4, atol=1e-3
     )
     engine.close()
+
+
+def test_outputs_without_names_are_taken_by_their_place(
+    colours: Bundle, tmp_path: Path, form: Form, gpu: FakeGpu
+) -> None:
+    import onnx
+
+    model = onnx.load(colours.file("model.onnx"))
+    names = tuple(port.name for port in model.graph.output)
+    for node in model.graph.node:
+        for place, name in enumerate(names):
+            if name in node.output:
+                node.output[0] = f"output{place}"
+    for place, port in enumerate(model.graph.output):
+        port.name = f"output{place}"
+    onnx.save(model, tmp_path / "model.onnx")
+    backend = backend_of(form, gpu)
+    plan = build_plan(backend, tmp_path / "model.onnx", BuildOptions())
+    engine = open_plan(colours, plan, tmp_path, backend, gpu, outputs=names)
+    found, wanted = engine.infer(CLIPS), scores_of(CLIPS)
+    for output, scores in wanted.items():
+        np.testing.assert_allclose(found[output], scores, rtol=1e-4, atol=1e-3)
+    engine.close()
+    swapped = (names[1], names[0], *names[2:])
+    with pytest.raises(EngineMismatchError, match="output0"):
+        open_plan(colours, plan, tmp_path, backend, gpu, outputs=swapped)
 
 
 @pytest.mark.parametrize(
