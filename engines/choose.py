@@ -92,7 +92,7 @@ def _open(
     from engines.openvino_cpu import OpenvinoEngine  # loads numpy: `geotag --help` need not wait
 
     count = threads or inference_threads(usable_cores())
-    opened = OpenvinoEngine(bundle, threads=count)
+    opened = OpenvinoEngine(bundle, threads=count, precision=precision)
     return opened, EngineChoice(name=opened.name, threads=count)
 
 
