@@ -34,3 +34,20 @@ FP64_DERIVATIVE = 1e-6
 
 Source: central differences with a step of 1e-6 of losses near 10 have an error of 1e-9 from
 rounding; measured 5e-8 on derivatives up to 10."""
+
+ENGINE_FP32 = 1e-3
+"""A score, as a share of the largest of its output, between an engine in float32 and ONNX Runtime.
+
+Source: OpenVINO measured 7e-7 (tiny); TensorRT sums in another order, without TF32, which would be
+1e-3. Not measured on a GPU."""
+
+ENGINE_FP16 = 1e-2
+"""The same for the float16 graph against float32.
+
+Source: what an export allows; OpenVINO and ONNX Runtime measured 1.1e-3. Not measured on a GPU."""
+
+ENGINE_INT8 = 2e-2
+"""The same for int8 between shorter floats, against int8 between float32.
+
+Source: OpenVINO (bfloat16) measured 6e-3, ONNX Runtime on TensorRT's graph (float16) 4.4e-3: a
+value at the edge of two steps may fall to either. Not measured on a GPU."""

@@ -16,7 +16,7 @@ import pytest
 from engines.base import EngineBuildError
 from engines.tensorrt_api import load_backend
 from engines.tensorrt_build import BuildOptions, build_plan
-from tests.graphs import write_tensorrt_graphs
+from tests.graphs import write_graphs
 from tests.networks import TAUGHT
 from train.models.videomae import SIZES
 from train.onnx_graph import write_graph
@@ -71,7 +71,7 @@ def size(request: pytest.FixtureRequest) -> SizeName:
 
 @pytest.fixture(scope="module")
 def graphs(size: SizeName, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Path]:
-    return write_tensorrt_graphs(tmp_path_factory.mktemp(size), size)
+    return write_graphs(tmp_path_factory.mktemp(size), size)[1]
 
 
 def compile_graph(backend: Backend, graph: Path, target: str, max_batch: int = 1) -> list[Layer]:
@@ -135,7 +135,7 @@ def test_every_graph_compiles_into_the_kernels_that_it_is_meant_for(
 def test_a_model_with_scene_attention_compiles(
     backend: Backend, tmp_path: Path, precision: Precision
 ) -> None:
-    graphs = write_tensorrt_graphs(tmp_path, "tiny", TAUGHT)
+    _, graphs = write_graphs(tmp_path, "tiny", TAUGHT)
     layers = compile_graph(backend, graphs[precision], "SM86")
     assert any("scene" in layer.nodes for layer in layers)
 
