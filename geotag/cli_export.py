@@ -30,7 +30,12 @@ def export(
     ctx: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write.")],
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", metavar="RUN", help="Folder that training wrote.")
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="RUN|BUNDLE",
+            help="Folder that training wrote, or a bundle to make smaller.",
+        ),
     ] = None,
     precision: Annotated[
         str,

@@ -47,7 +47,8 @@ from geotag.wish import PrecisionWish
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
-from train.model_card import model_card
+from train.from_bundle import facts_of, load_bundle_model
+from train.model_card import model_card, with_precisions
 from train.models.geolocator import Geolocator
 from train.models.heads import HEADS
 from train.onnx_graph import export_onnx
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
+
+    from train.smaller import Smaller
 
     Scores = Mapping[str, NDArray[np.float32]]
 
@@ -113,9 +116,10 @@ def export_bundle(
     same run, footage and machine give the same bytes, wherever they are written.
 
     Args:
-        checkpoint: the run folder, with its `evaluation.json`.
+        checkpoint: the run folder, with its `evaluation.json`; or a bundle, of which smaller
+            precisions are to be made.
         out: the bundle's folder.
-        name: of the bundle; None takes the name of the run folder.
+        name: of the bundle; None takes that of the run folder, or of the bundle it is made of.
         overwrite: replace a bundle at `out`; a folder that is not a bundle is never replaced.
         wish: which precisions beside fp32, and how they are made; None for none.
         console: where progress is shown; None for standard error.
@@ -130,28 +134,55 @@ def export_bundle(
     out = out.absolute()
     wish = wish or PrecisionWish()
     check_target(out, overwrite=overwrite)
+    console = console or Console(stderr=True)
+    if (checkpoint / MANIFEST).is_file():
+        return _export_smaller(read_bundle(checkpoint), out, name, wish, console)
     model, record = load_checkpoint(checkpoint)
     evaluation = _read_evaluation(checkpoint)
-    name = name or checkpoint.resolve().name
+    plain = {**evaluation, "command": _plain_command(str(evaluation.get("command", "")))}
     with bundle_aside(out, doing=f"exporting {checkpoint}") as aside:
         export_onnx(model, aside / "model.onnx")
         shutil.copyfile(checkpoint / PLACES, aside / "places.csv")
-        draft = _draft(aside, name, model, record, evaluation)
+        draft = _draft(aside, name or checkpoint.resolve().name, model, record, plain)
         parity = check_parity(partial(_scores, model), draft)
         smaller = None
         if wish.precision != "fp32":
             from train.smaller import make_smaller
 
-            smaller = make_smaller(
-                model,
-                draft,
-                record["training"],
-                wish,
-                console=console or Console(stderr=True),
-            )
+            smaller = make_smaller(model, draft, record["training"], wish, console=console)
             draft = smaller.bundle
-        _finish(draft, evaluation)
-        bundle = read_bundle(aside)
+        _finish(draft, model_card(draft.manifest, plain))
+        return _report(out, read_bundle(aside), parity, smaller)
+
+
+def _export_smaller(
+    source: Bundle, out: Path, name: str | None, wish: PrecisionWish, console: Console
+) -> ExportReport:
+    """Make smaller precisions of a bundle; what else it says stays as it is."""
+    if wish.precision == "fp32":
+        raise ExportError(
+            f"exporting {source.path}: it is a bundle already. Ask for a smaller one with "
+            "--precision int8 or fp16."
+        )
+    from train.smaller import make_smaller
+
+    model = load_bundle_model(source)
+    kept = {file: source.manifest.files[file] for file in ("model.onnx", "places.csv")}
+    with bundle_aside(out, doing=f"exporting {source.path}") as aside:
+        for file in kept:
+            shutil.copyfile(source.file(file), aside / file)
+        manifest = replace(source.manifest, name=name or source.manifest.name, files=kept)
+        draft = Bundle(path=aside, manifest=manifest, digest="")
+        parity = check_parity(partial(_scores, model), draft)
+        smaller = make_smaller(model, draft, facts_of(source), wish, console=console)
+        card = source.file("MODEL_CARD.md").read_text(encoding="utf-8")
+        _finish(smaller.bundle, with_precisions(card, smaller.bundle.manifest))
+        return _report(out, read_bundle(aside), parity, smaller)
+
+
+def _report(
+    out: Path, bundle: Bundle, parity: dict[str, float | None], smaller: Smaller | None
+) -> ExportReport:
     return ExportReport(
         path=out,
         label=bundle.label,
@@ -297,7 +328,7 @@ def _draft(
         "policy": best.policy,
         "span_s": best.span_s,
         **_accuracy(best),
-        "command": _plain_command(str(evaluation.get("command", ""))),
+        "command": str(evaluation["command"]),
     }
     manifest = Manifest(
         name=name,
@@ -327,11 +358,10 @@ def _draft(
     return Bundle(path=folder, manifest=manifest, digest="")
 
 
-def _finish(draft: Bundle, evaluation: dict[str, Any]) -> None:
+def _finish(draft: Bundle, text: str) -> None:
     """Write MODEL_CARD.md and bundle.json; no time and no path, so that it can be made again."""
-    plain = {**evaluation, "command": _plain_command(str(evaluation.get("command", "")))}
     card = draft.file("MODEL_CARD.md")
-    card.write_text(model_card(draft.manifest, plain), encoding="utf-8", newline="\n")
+    card.write_text(text, encoding="utf-8", newline="\n")
     files = {"MODEL_CARD.md": describe_file(card), **draft.manifest.files}
     write_manifest(draft.path, replace(draft.manifest, files=files))
 

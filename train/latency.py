@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines.base import EngineUnavailableError
 from engines.bundle import GRAPHS, sha256_of
-from engines.choose import usable_cores
+from engines.choose import inference_threads, usable_cores
+from engines.openvino_cpu import OpenvinoEngine
 from engines.plans import write_whole
 from geotag.device.files import MACHINE
 from geotag.device.system import read_cpu
 from geotag.writers.run import versions
-from train.judging import open_runtime
+from train.judging import RuntimeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +52,7 @@ def latencies_ms(bundle: Bundle, *, cache: Path) -> dict[Precision, float]:
         return {precision: float(record[precision]) for precision in bundle.precisions}
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    engines = {precision: open_runtime(bundle, precision) for precision in bundle.precisions}
+    engines = {precision: _open(bundle, precision) for precision in bundle.precisions}
     try:
         found = {
             precision: round(1e3 * seconds, 1)
@@ -65,6 +67,15 @@ def latencies_ms(bundle: Bundle, *, cache: Path) -> dict[Precision, float]:
     except OSError:
         pass
     return found
+
+
+def _open(bundle: Bundle, precision: Precision) -> Engine:
+    """What would run it here."""
+    threads = inference_threads(usable_cores())
+    try:
+        return OpenvinoEngine(bundle, threads=threads, precision=precision)
+    except EngineUnavailableError:
+        return RuntimeEngine(bundle, threads=threads, precision=precision)
 
 
 def _time(engines: Mapping[Precision, Engine], bundle: Bundle) -> dict[Precision, float]:
