@@ -308,7 +308,7 @@ def _load(
         collate_fn=_Collate(view, scenes),
         prefetch_factor=AHEAD if workers else None,
         pin_memory=pin_memory,
-        worker_init_fn=_outlive_signals if workers else None,
+        worker_init_fn=outlive_signals if workers else None,
     )
     for batch in loader:
         if batch.error is not None:
@@ -316,7 +316,7 @@ def _load(
         yield batch
 
 
-def _outlive_signals(_: int) -> None:
+def outlive_signals(_: int) -> None:
     """What asks a run to stop reaches its workers too; they are stopped by the run itself."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -11,44 +11,26 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-import os
-import weakref
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geotag.footage.clips import Sampling, Window
-from geotag.footage.isolation import DecodeProcess
 from geotag.places.hierarchy import build_hierarchy
-from geotag.types import FootageError, Video
-from train.data.dataset import BadSample, Sample, SamplingRange
+from geotag.types import FootageError
+from train.data.dataset import Sample, SamplingRange
 from train.data.entries import Entries
 from train.data.manifest_rows import class_tree, read_rows
 from train.data.pictures import disturb
+from train.data.stretches import Decoding, Stretch, unreadable
 from train.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from engines.bundle import Policy
-    from geotag.footage.isolation import RemoteReader
     from geotag.places.hierarchy import Hierarchy
-    from geotag.types import Clip
-    from train.data.dataset import Entry, Split, View
+    from train.data.dataset import BadSample, Entry, Split, View
     from train.data.manifest_rows import Row
-
-PURPOSE = 3
-"""Of the randomness drawn here; see `View.generator`."""
-_MOST_DENSE_S = 4.0
-"""A fixed stride of a few frames: a dense clip of a dashcam is 2 to 4 s long."""
-_LEAST_KEYFRAME_S = 8.0
-"""From under 8 s of key frames a scan makes no clip (geotag.footage.clips)."""
-_EDGE_S = 0.002
-"""A frame may lie this much outside its stretch, for times are rounded; one chosen by time half
-the time between two frames, which is how far the one nearest to an edge may be."""
 
 
 def open_manifest(
@@ -125,7 +107,7 @@ class ManifestClips:
             city_ids,
             [row.drive_id for row in rows],
         )
-        self._decoding = _Decoding()
+        self._decoding = Decoding()
 
     @property
     def name(self) -> str:
@@ -147,15 +129,6 @@ class ManifestClips:
         """In the order of the rows; a group is a drive."""
         return self._entries
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the decoding process."""
-        return {**self.__dict__, "_decoding": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start without a decoding process."""
-        self.__dict__.update(state)
-        self._decoding = _Decoding()
-
     def close(self) -> None:
         """End the decoding process; another read starts a new one."""
         self._decoding.close()
@@ -167,107 +140,21 @@ class ManifestClips:
         span the (geometric) middle of the range. A span is cut to the length of the stretch.
         """
         row = self._rows[index]
+        stretch = Stretch(
+            video=row.video,
+            path=self._footage / row.video,
+            start_s=row.start_s,
+            end_s=row.end_s,
+        )
         try:
-            clip = self._read_clip(row, view, index)
+            clip = self._decoding.read_clip(stretch, view, index, self._sampling)
         except FootageError as exc:
-            return BadSample(
-                name=self._entries[index].name,
-                reason=f"{row.video}, {row.start_s:g} to {row.end_s:g} s: {exc.message}",
-            )
+            return unreadable(self._entries[index].name, stretch, exc)
         return Sample(
             clip_THWC=disturb(clip.frames_THWC, view, index),
             city_id=self._entries[index].city_id,
             point_deg=(row.lat_deg, row.lon_deg),
         )
-
-    def _read_clip(self, row: Row, view: View, index: int) -> Clip:
-        window, sampling = draw_clip(row.start_s, row.end_s, view, index, self._sampling)
-        path = self._footage / row.video
-        try:
-            size_bytes = path.stat().st_size
-        except (OSError, ValueError) as exc:
-            raise FootageError("open", "unreadable", f"it cannot be opened ({exc})") from exc
-        video = Video(path=path, name=row.video, video_id="", size_bytes=size_bytes)
-        with self._decoding.open_video(video) as reader:
-            clip = reader.read_clip(window, sampling)
-            if not _is_inside(clip, row, reader):
-                # Key frames, or a stride of whole frames, may reach over the edge; times do not.
-                clip = reader.read_clip(window, replace(sampling, policy="exact"))
-            if not _is_inside(clip, row, reader):
-                raise FootageError(
-                    "decode",
-                    "decode_error",
-                    "the video has no frames there that decode: it is shorter than when it was "
-                    "labelled, or damaged",
-                )
-        return clip
-
-
-def draw_clip(
-    start_s: float, end_s: float, view: View, index: int, allowed: SamplingRange
-) -> tuple[Window, Sampling]:
-    """Choose the clip of a stretch, [start_s, end_s), that a view shows.
-
-    Where the view leaves them open, policies are equally frequent as far as the stretch is long
-    enough, and so are short and long spans (uniform in the logarithm). A window of key frames
-    keeps half their allowed distance from the edges, so that the nearest ones lie inside.
-
-    Returns:
-        The window, inside the stretch, and how it is to be decoded.
-    """
-    rng = view.generator(index, PURPOSE)
-    length_s = end_s - start_s
-    policy = view.policy or _draw_policy(rng, length_s, allowed)
-    margin_s = allowed.max_keyframe_gap_s / 2 if policy == "keyframe" else 0.0
-    if 2 * margin_s >= length_s:
-        margin_s = 0.0
-    room_s = length_s - 2 * margin_s
-    span_s = view.span_s or _draw_span_s(rng, policy, room_s, allowed)
-    span_s = min(span_s, room_s)
-    share = (view.part + 0.5) / view.parts if rng is None else rng.random()
-    first_s = start_s + margin_s + share * (room_s - span_s)
-    sampling = Sampling(
-        policy=policy,
-        span_s=span_s,
-        frames=view.frames,
-        height_px=view.image_px,
-        width_px=view.image_px,
-        max_keyframe_gap_s=allowed.max_keyframe_gap_s,
-        resize=view.resize,
-    )
-    return Window(start_s=first_s, end_s=first_s + span_s), sampling
-
-
-def _draw_policy(
-    rng: np.random.Generator | None, length_s: float, allowed: SamplingRange
-) -> Policy:
-    if rng is None:
-        return "exact"
-    fitting: list[Policy] = ["dense", "exact"]
-    if length_s - allowed.max_keyframe_gap_s >= _LEAST_KEYFRAME_S:
-        fitting.append("keyframe")
-    return fitting[int(rng.integers(len(fitting)))]
-
-
-def _draw_span_s(
-    rng: np.random.Generator | None, policy: Policy, room_s: float, allowed: SamplingRange
-) -> float:
-    low_s, high_s = {
-        "dense": (allowed.min_span_s, _MOST_DENSE_S),
-        "exact": (allowed.min_span_s, allowed.max_span_s),
-        "keyframe": (_LEAST_KEYFRAME_S, allowed.max_span_s),
-    }[policy]
-    high_s = min(high_s, room_s)
-    low_s = min(low_s, high_s)
-    share = 0.5 if rng is None else rng.random()
-    return math.exp((1 - share) * math.log(low_s) + share * math.log(high_s))
-
-
-def _is_inside(clip: Clip, row: Row, reader: RemoteReader) -> bool:
-    edge_s = _EDGE_S
-    if clip.policy == "exact" and reader.facts.fps:
-        edge_s = max(edge_s, 0.5 / reader.facts.fps)
-    return clip.times_s[0] >= row.start_s - edge_s and clip.times_s[-1] < row.end_s + edge_s
 
 
 def _is_there(path: Path) -> bool:
@@ -275,37 +162,3 @@ def _is_there(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False  # a name that is too long, or none at all
-
-
-@dataclass(slots=True)
-class _Running:
-    """A decoding process, and the process that started it."""
-
-    pid: int
-    decoder: DecodeProcess
-
-
-class _Decoding:
-    """The decoding process of whichever process asks: a fork must not share its parent's."""
-
-    def __init__(self) -> None:
-        self._running: list[_Running] = []
-        weakref.finalize(self, _end, self._running)
-
-    def open_video(self, video: Video) -> RemoteReader:
-        """Open a video, in a fresh process if this one has none yet."""
-        if not self._running or self._running[-1].pid != os.getpid():
-            # That of the parent is kept, for letting go of it here would close its pipes.
-            self._running.append(_Running(os.getpid(), DecodeProcess()))
-        return self._running[-1].decoder.open_video(video, decode_threads=1)
-
-    def close(self) -> None:
-        """End the process, if there is one."""
-        _end(self._running)
-
-
-def _end(running: list[_Running]) -> None:
-    while running:
-        one = running.pop()
-        if one.pid == os.getpid():
-            one.decoder.close()

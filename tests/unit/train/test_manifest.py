@@ -21,11 +21,12 @@ from geotag.places.gazetteer import read_gazetteer
 from geotag.types import Video
 from tests.media import read_index, write_video
 from train.data.dataset import Augmentation, BadSample, Sample, SamplingRange, View
-from train.data.manifest import ManifestClips, draw_clip, open_manifest
+from train.data.manifest import ManifestClips, open_manifest
 from train.data.manifest_rows import COLUMNS, read_rows
 from train.data.packing import pack
 from train.data.shard_index import Packing
 from train.data.shards import open_shards
+from train.data.stretches import draw_clip
 from train.errors import DatasetError
 
 FPS = 30
