@@ -199,8 +199,8 @@ def _open(
     wanted = None if precision == "auto" else precision
     opened, choice = open_engine(bundle, engine=engine, precision=wanted, say=say)
     kind = next((name for name in sorted(PROBED, reverse=True) if opened.name.startswith(name)), "")
-    named = opened.name.rpartition("-")[2]
-    found = next((name for name in PRECISIONS if name == named), PRECISIONS[0])
+    named = opened.name.split("-")  # such as openvino-cpu-int8-bf16
+    found = next((name for name in PRECISIONS if name in named), PRECISIONS[0])
     return _Subject(engine=opened, choice=choice, kind=kind, precision=found)
 
 
