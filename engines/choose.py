@@ -6,12 +6,14 @@ import os
 from typing import TYPE_CHECKING
 
 from engines.base import (
+    BundleError,
     Engine,
     EngineBuildError,
     EngineChoice,
     EngineName,
     EngineUnavailableError,
 )
+from engines.bundle import GRAPHS, PRECISIONS, TENSORRT_GRAPHS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,11 +49,23 @@ def open_engine(
         BundleError: the bundle has no graph of that precision for the engine.
         EngineMismatchError: the model is not what its bundle says.
     """
+    names = ORDER if engine == "auto" else (engine,)
+    if precision is not None and not any(_has(bundle, name, precision) for name in names):
+        has = ", ".join(kind for kind in PRECISIONS if any(_has(bundle, n, kind) for n in names))
+        raise BundleError(
+            f"opening {bundle.label} in {precision}: the bundle has no graph of {precision} for "
+            f"{' or '.join(names)}. It has {has}; choose one of these with --precision, or make it "
+            f"with `geotag export --precision {precision}`."
+        )
     if engine != "auto":
         return _open(engine, bundle, precision, threads, say)
     skipped: list[tuple[str, str]] = []
     texts = []
     for name in ORDER:
+        if precision is not None and not _has(bundle, name, precision):
+            skipped.append((name, f"no graph of {precision} for it"))
+            texts.append(f"\n  {name}: the bundle has no graph of {precision} for it")
+            continue
         try:
             opened, choice = _open(name, bundle, precision, threads, say)
         except (EngineUnavailableError, EngineBuildError) as exc:
@@ -72,11 +86,13 @@ def open_engine(
 
 def best_precision(bundle: Bundle, engine: EngineName) -> Precision:
     """What an engine runs where nothing is asked for."""
-    from engines.bundle import GRAPHS, TENSORRT_GRAPHS
-
-    graphs = GRAPHS if engine == "openvino" else TENSORRT_GRAPHS
     wanted: tuple[Precision, ...] = ("int8",) if engine == "openvino" else ("int8", "fp16")
-    return next((name for name in wanted if graphs[name] in bundle.manifest.files), "fp32")
+    return next((kind for kind in wanted if _has(bundle, engine, kind)), "fp32")
+
+
+def _has(bundle: Bundle, engine: EngineName, precision: Precision) -> bool:
+    graphs = GRAPHS if engine == "openvino" else TENSORRT_GRAPHS
+    return graphs[precision] in bundle.manifest.files
 
 
 def _open(
@@ -92,7 +108,7 @@ def _open(
     from engines.openvino_cpu import OpenvinoEngine  # loads numpy: `geotag --help` need not wait
 
     count = threads or inference_threads(usable_cores())
-    opened = OpenvinoEngine(bundle, threads=count)
+    opened = OpenvinoEngine(bundle, threads=count, precision=precision)
     return opened, EngineChoice(name=opened.name, threads=count)
 
 
@@ -101,10 +117,12 @@ def _open_tensorrt(
 ) -> tuple[Engine, EngineChoice]:
     from engines.build import plan_for
     from engines.cuda import load_cuda
-    from engines.tensorrt_api import load_backend
+    from engines.tensorrt_api import check_installed, load_backend
     from engines.tensorrt_gpu import TensorrtEngine
 
-    backend, cuda = load_backend(name), load_cuda()
+    check_installed(name)
+    cuda = load_cuda()  # before the library is loaded: without a GPU that were for nothing
+    backend = load_backend(name)
     plan = plan_for(bundle, precision, backend=backend, cuda=cuda, say=say)
     opened = TensorrtEngine(bundle, plan, precision=precision, backend=backend, cuda=cuda)
     return opened, EngineChoice(

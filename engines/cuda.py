@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from engines.base import EngineError, EngineUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     Address = int
 
@@ -256,16 +256,22 @@ class Cuda:
         raise EngineError(f"{doing}: CUDA says {words or 'nothing'} (error {code}).{advice}")
 
 
-def load_cuda() -> Cuda:
+def load_cuda(
+    paths: Iterable[str] | None = None, *, load: Callable[[str], Any] = ctypes.CDLL
+) -> Cuda:
     """The CUDA runtime of this machine, and its first GPU.
+
+    Args:
+        paths: libraries to try, in order; None are those of the system, JetPack and pip.
+        load: how one is loaded.
 
     Raises:
         EngineUnavailableError: there is no such library, or none that finds a GPU.
     """
     refusals: dict[str, str] = {}
-    for path in _candidates():
+    for path in paths if paths is not None else _candidates():
         try:
-            return Cuda(ctypes.CDLL(path))
+            return Cuda(load(path))
         except (OSError, AttributeError):  # not there, for another machine, or not complete
             continue
         except EngineError as exc:

@@ -6,6 +6,7 @@ What differs between them is asked of the module (`hasattr`), never concluded fr
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +27,8 @@ MODULES: dict[BackendName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tens
 _INSTALL: dict[BackendName, str] = {
     "tensorrt": "On a Jetson it belongs to JetPack: make the virtual environment with "
     "--system-site-packages. Elsewhere: pip install '.[tensorrt]' in geotag's source folder.",
-    "tensorrt-rtx": "Install it with `pip install tensorrt-rtx`; it is for GeForce and RTX cards.",
+    "tensorrt-rtx": "It is for GeForce and RTX cards: pip install '.[tensorrt-rtx]' in geotag's "
+    "source folder.",
 }
 _FREE_MEMORY = (
     "There was too little memory: close other programs; on a Jetson also stop the desktop "
@@ -79,17 +81,31 @@ def load_backend(name: BackendName) -> Backend:
     Raises:
         EngineUnavailableError: it is not here, or does not load.
     """
+    check_installed(name)
     try:
         module = importlib.import_module(MODULES[name])
-    except ModuleNotFoundError as exc:
-        if exc.name == MODULES[name]:
-            raise EngineUnavailableError(
-                f"starting {name}: it is not installed. {_INSTALL[name]}", reason="not installed"
-            ) from exc
-        raise _does_not_load(name, exc) from exc
     except (ImportError, OSError, RuntimeError) as exc:
-        raise _does_not_load(name, exc) from exc
+        raise EngineUnavailableError(
+            f"starting {name}: it is installed and does not load ({exc}). {_INSTALL[name]}",
+            reason=f"does not load ({exc})",
+        ) from exc
     return Backend(name=name, module=module, version=str(module.__version__))
+
+
+def check_installed(name: BackendName) -> None:
+    """Look for a TensorRT without loading its hundreds of megabytes.
+
+    Raises:
+        EngineUnavailableError: it is not here.
+    """
+    try:
+        is_here = importlib.util.find_spec(MODULES[name]) is not None
+    except ValueError:  # it is loaded, and was made without a specification
+        is_here = True
+    if not is_here:
+        raise EngineUnavailableError(
+            f"starting {name}: it is not installed. {_INSTALL[name]}", reason="not installed"
+        )
 
 
 class Attempt:
@@ -169,10 +185,3 @@ def _listener(base: Any, hear: Hear | None) -> Any:  # noqa: ANN401 - a class of
                 hear(kind, message)
 
     return Listener()
-
-
-def _does_not_load(name: BackendName, exc: Exception) -> EngineUnavailableError:
-    return EngineUnavailableError(
-        f"starting {name}: it is installed and does not load ({exc}). {_INSTALL[name]}",
-        reason=f"does not load ({exc})",
-    )

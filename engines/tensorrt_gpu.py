@@ -11,7 +11,7 @@ import numpy as np
 
 from engines.base import EngineMismatchError, EngineReport, EngineUnavailableError
 from engines.cuda import load_cuda
-from engines.tensorrt_api import load_backend
+from engines.tensorrt_api import check_installed, load_backend
 from engines.tensorrt_build import build_one_layer
 from engines.tensorrt_session import Session
 
@@ -142,7 +142,8 @@ def probe(name: BackendName) -> EngineReport:
         EngineUnavailableError: it does not work here, and why.
         EngineError: it is here and fails.
     """
-    backend, cuda = load_backend(name), load_cuda()
+    check_installed(name)
+    cuda, backend = load_cuda(), load_backend(name)
     backend.check_runs_on(cuda.device)
     plan = build_one_layer(backend)
     session = Session(plan, backend=backend, cuda=cuda, doing=f"running one layer with {name}")
