@@ -18,7 +18,7 @@ from calibration.estimates import (
     mean_of,
     paired_difference,
 )
-from engines.bundle import LEVELS, Level
+from engines.bundle import LEVELS, Level, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -154,7 +154,7 @@ def judge(
 
 
 def refuse(
-    verdicts: Mapping[str, Verdict],
+    verdicts: Mapping[Precision, Verdict],
     *,
     sensitive: Sequence[str] = (),
     doing: str,

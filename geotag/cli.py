@@ -20,16 +20,9 @@ import typer
 from engines.base import EngineError
 from engines.choose import open_engine
 from geotag import __version__
+from geotag.cli_export import export
 from geotag.cli_machine import bench, doctor
-from geotag.cli_models import (
-    AcceptOption,
-    CitiesOverOption,
-    FramesOption,
-    PlacesOption,
-    ResizeOption,
-    models_app,
-    wish_of,
-)
+from geotag.cli_models import CitiesOverOption, models_app
 from geotag.console import Console, log_handler
 from geotag.errors import (
     EXIT_BUG,
@@ -47,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from geotag.runs import OpenEngine
-    from geotag.wish import ZeroShotWish
 
 
 app = typer.Typer(
@@ -61,6 +53,7 @@ app = typer.Typer(
 
 
 app.add_typer(models_app, name="models")
+app.command()(export)
 
 
 def run() -> None:
@@ -291,52 +284,6 @@ def label(
 
 
 @app.command()
-def export(
-    ctx: typer.Context,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", metavar="RUN", help="Folder that training wrote.")
-    ] = None,
-    from_clip: Annotated[
-        str | None,
-        typer.Option(
-            "--from-clip",
-            metavar="FOLDER|HUB_ID",
-            help="In place of it: a published CLIP or SigLIP, which no training follows.",
-        ),
-    ] = None,
-    places: PlacesOption = None,
-    cities_over: CitiesOverOption = None,
-    frames: FramesOption = None,
-    resize: ResizeOption = None,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Commit, branch or tag of the HUB_ID.")
-    ] = None,
-    accept_licence: AcceptOption = False,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the bundle. [default: the folder's]")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a bundle that is there.")
-    ] = False,
-) -> None:
-    """Turn a trained checkpoint or a published network into a bundle, which a scan uses."""
-    asked: Invocation = ctx.obj
-    wish = wish_of(places, cities_over, frames, resize, name, is_accepted=accept_licence)
-    if (checkpoint is None) == (from_clip is None):
-        raise typer.BadParameter("give either --checkpoint or --from-clip.")
-    if from_clip is not None:
-        asked.work = partial(_export_from_clip, from_clip, out, wish, revision, overwrite, asked)
-    elif checkpoint is not None:
-        if wish.is_asked or revision:
-            raise typer.BadParameter(
-                "--places, --cities-over, --frames, --resize, --revision and --accept-licence "
-                "belong to --from-clip."
-            )
-        asked.work = partial(_export, checkpoint, out, name, overwrite, asked)
-
-
-@app.command()
 def places(
     ctx: typer.Context,
     given: Annotated[
@@ -445,39 +392,6 @@ def _folder(folder: str, doing: str) -> Path:
             "folder or a video; the current folder is a dot."
         )
     return Path(folder)
-
-
-def _export(
-    checkpoint: Path, out: Path, name: str | None, overwrite: bool, asked: Invocation
-) -> int:
-    try:
-        from train.export import export_bundle
-
-        report = export_bundle(checkpoint, out, name=name, overwrite=overwrite)
-    except ModuleNotFoundError as exc:
-        raise ConfigError(
-            f"exporting {checkpoint}: the package {exc.name!r} is not installed. "
-            "Training and exporting need more than a scan: pip install '.[cpu,train]' in geotag's "
-            "source folder"
-        ) from exc
-    asked.console.result(str(report))
-    return EXIT_OK
-
-
-def _export_from_clip(
-    given: str,
-    out: Path,
-    wish: ZeroShotWish,
-    revision: str | None,
-    overwrite: bool,
-    asked: Invocation,
-) -> int:
-    from geotag.zero_shot import export_from_clip
-
-    export_from_clip(
-        given, out, wish, revision=revision, overwrite=overwrite, console=asked.console
-    )
-    return EXIT_OK
 
 
 def _places(

@@ -1,4 +1,4 @@
-"""What smaller precisions of a model answer, and how fast, beside float32 on the same clips.
+"""What smaller precisions of a model answer, beside float32 on the same clips.
 
 float32 and int8 run as a scan on a CPU runs them, through OpenVINO. float16 runs through ONNX
 Runtime, whose CPU kernels round every tensor to float16 as TensorRT does; that takes twice as long
@@ -9,8 +9,6 @@ Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 HALF_CLIPS = 64
 """Clips that float16 is judged by."""
 SENSITIVITY_CLIPS = 16
-TIMED_RUNS = 9
-"""Of each precision, in turns; their median is the latency."""
 _BATCH = 4
 
 
@@ -211,22 +207,3 @@ def sensitivity(
         found[name] = float(np.sqrt(np.mean(np.square(off_ND)))) / spread
         advance()
     return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def time_clips(engines: Mapping[Precision, Engine], bundle: Bundle) -> dict[Precision, float]:
-    """Median seconds that one clip takes in each engine, measured in turns.
-
-    In turns, so that whatever else the machine does meets all of them alike.
-    """
-    spec = bundle.manifest.input
-    rng = np.random.default_rng(0)
-    shape = (1, spec.frames, spec.height_px, spec.width_px, 3)
-    clip = rng.integers(0, 256, shape, dtype=np.uint8)
-    taken: dict[Precision, list[float]] = defaultdict(list)
-    for turn in range(TIMED_RUNS + 1):
-        for precision, engine in engines.items():
-            started_s = time.perf_counter()
-            engine.infer(clip)
-            if turn:  # the first warms up
-                taken[precision].append(time.perf_counter() - started_s)
-    return {precision: statistics.median(values) for precision, values in taken.items()}
