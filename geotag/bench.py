@@ -23,6 +23,7 @@ from geotag.bench_report import BenchReport, Measurement
 from geotag.device.facts import Clocks, read_clocks, read_device
 from geotag.device.files import MACHINE
 from geotag.device.gpus import read_gpus
+from geotag.device.system import read_load
 from geotag.peaks import Peak, known_peak
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def measure(
     effort = effort or Effort()
     device = read_device(root)
     subjects, skipped = _open_all(bundle, open_engine, engine, precision, say)
-    before = read_clocks(root)
+    before, busy = read_clocks(root), read_load(root)
     try:
         clips = _draw_clips(bundle, batch)
         for subject in subjects:
@@ -150,6 +151,7 @@ def measure(
         gmac_source=None if macs is None else macs[1],
         power_mode=str(jetson.power_mode) if jetson and jetson.power_mode else None,
         device=device,
+        load=busy,
         hottest_celsius=(before.hottest_celsius, read_clocks(root).hottest_celsius),
         measurements=tuple(
             _measurement(subject, device, batch, None if macs is None else macs[0])

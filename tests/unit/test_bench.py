@@ -184,6 +184,7 @@ def test_on_an_orin_the_share_is_of_the_peak_at_the_present_clock(
     text = describe_bench(report)
     assert "5,014 GMAC/s, 8 multiprocessors x 1,024 fp16 MAC at 612 MHz" in text
     assert "heat      83 °C before, 83 °C after" in text
+    assert "at work" not in text
 
 
 def test_a_card_is_asked_for_its_clock(bundle: Bundle, tmp_path: Path) -> None:
@@ -193,6 +194,7 @@ def test_a_card_is_asked_for_its_clock(bundle: Bundle, tmp_path: Path) -> None:
     row = dict(zip(HEAD, table_rows(report)[0], strict=True))
     assert row["clock"] == "2100 MHz (GPU)"
     assert row["power mode"] == "none"
+    assert "other programs are at work (load 3.2 when this began)" in describe_bench(report)
 
 
 def test_everything_here_is_measured_in_turn(bundle: Bundle, tmp_path: Path) -> None:
