@@ -55,7 +55,7 @@ class CalibrationSet:
     source: str
     """What they are clips of, such as `rendered world train`; no path."""
     notes: tuple[str, ...]
-    """What a person should know, such as files that could not be read."""
+    """What a person should know, such as files that could not be read; may name paths."""
     listing: str
     """CSV with the columns LISTED, one line a clip, LF ends, no path of this machine."""
 
@@ -171,7 +171,7 @@ def _choose(looks: Sequence[Candidate], count: int) -> list[Candidate]:
 def _refuse_few(part: Part, use: str, looks: Sequence[Candidate], bad: Sequence[BadSample]) -> None:
     if len(looks) >= LEAST_CLIPS:
         return
-    failed = f", {len(bad)} cannot, such as {bad[0].name} ({bad[0].reason})" if bad else ""
+    failed = f", {len(bad)} cannot ({bad[0].reason})" if bad else ""
     raise CalibrationError(
         f"taking {use} from {part.dataset.name}: {len(looks)} can be read{failed}. At least "
         f"{LEAST_CLIPS} are needed, {ADVISED_CLIPS} are advised. {part.more}".rstrip()
@@ -182,10 +182,8 @@ def _notes(calibrating: ClipPool, judging: ClipPool) -> list[str]:
     notes = []
     for pool, use in ((calibrating, "calibrating"), (judging, "held-out")):
         if pool.bad:
-            first = pool.bad[0]
-            notes.append(
-                f"{len(pool.bad)} {use} clips cannot be read, such as {first.name}: {first.reason}"
-            )
+            count, reason = len(pool.bad), pool.bad[0].reason
+            notes.append(f"{count} {use} clips cannot be read, the first of them {reason}")
     if calibrating.count < ADVISED_CLIPS:
         notes.append(
             f"{calibrating.count} clips to calibrate on: {ADVISED_CLIPS} and more are advised"
