@@ -110,8 +110,8 @@ def _spec_of(given: str) -> str | None:
         return given
     path = Path(given).expanduser()
     place = path if path.exists() else Path(parse_place(given)[0]).expanduser()
-    if not place.exists():
-        raise CalibrationError(f"calibrating on {given}: there is no such file or folder. {WAYS}")
+    if not given or not place.exists():
+        raise CalibrationError(f"calibrating on {given!r}: there is no such file or folder. {WAYS}")
     return f"manifest:{given}" if place.is_file() and place.suffix.lower() == ".csv" else None
 
 
