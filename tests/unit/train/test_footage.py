@@ -48,7 +48,7 @@ def _read(clips: FootageClips, view: View = VIEW) -> list[Sample | BadSample]:
 def test_about_one_video_in_four_is_held_out_and_none_is_on_both_sides(card: Path) -> None:
     train, val = (open_footage(card, split) for split in ("train", "val"))
     assert len(set(_videos(val))) == 2
-    assert len(set(_videos(train))) == 7
+    assert len(set(_videos(train))) == 6
     assert not set(_videos(train)) & set(_videos(val))
     assert {train.name, val.name} == {f"{card.name} train", f"{card.name} val"}
 
@@ -68,10 +68,9 @@ def test_fewer_clips_are_shared_out_among_all_videos(card: Path) -> None:
     clips = open_footage(card, "train", clips=14)
     counts = {name: _videos(clips).count(name) for name in set(_videos(clips))}
     assert len(clips.entries) == 14
-    assert counts["broken.mp4"] == 1
-    assert max(counts.values()) - min(set(counts.values()) - {1}) <= 1
-    few = open_footage(card, "train", clips=3)
-    assert len(few.entries) == len(set(_videos(few))) == 3
+    assert max(counts.values()) - min(counts.values()) <= 1
+    few = open_footage(card, "val", clips=1)
+    assert len(few.entries) == 1
 
 
 def test_no_city_is_known_and_a_group_is_a_drive(card: Path) -> None:
@@ -102,15 +101,10 @@ def test_the_same_clip_is_read_again_in_another_process(card: Path) -> None:
             assert np.array_equal(one.clip_THWC, other.clip_THWC)
 
 
-def test_a_file_that_is_no_video_is_one_clip_that_cannot_be_read(card: Path) -> None:
-    for split in ("train", "val"):
-        clips = open_footage(card, split)
-        at = [number for number, name in enumerate(_videos(clips)) if name == "broken.mp4"]
-        if at:
-            break
-    (index,) = at
-    bad = clips.read(index, VIEW)
-    assert isinstance(bad, BadSample)
+def test_a_file_that_is_no_video_is_told_and_gives_no_clip(card: Path) -> None:
+    clips = [open_footage(card, split) for split in ("train", "val")]
+    assert "broken.mp4" not in {name for one in clips for name in _videos(one)}
+    (bad,) = (bad for one in clips for bad in one.bad)
     assert bad.name == "broken.mp4"
     assert "broken.mp4: " in bad.reason
     assert str(card) not in bad.reason
@@ -155,8 +149,9 @@ def test_a_truncated_video_gives_what_it_still_has(tmp_path: Path) -> None:
 
 def test_a_video_that_lost_its_index_is_told(tmp_path: Path) -> None:
     path = drop_moov(_video(tmp_path / "lost.mp4", 60))
-    (bad,) = _read(open_footage(path, "train"))
-    assert isinstance(bad, BadSample)
+    clips = open_footage(path, "train")
+    (bad,) = clips.bad
+    assert len(clips.entries) == 0
     assert "lost.mp4: the index (moov) is missing" in bad.reason
 
 
