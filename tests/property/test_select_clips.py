@@ -90,6 +90,17 @@ def test_the_first_few_are_the_choice_of_few(pool: list[Candidate], count: int) 
     assert select_clips(pool, len(pool))[:count] == select_clips(pool, count)
 
 
+def test_scenes_of_one_city_alone_are_covered_before_others_show_theirs_in_every_light() -> None:
+    alone = [made(number, city=0, scene=number) for number in range(10)]
+    others = [
+        made(10 * city + number, city=city, scene=0, light=light)
+        for city in (1, 2, 3)
+        for number, light in enumerate((10.0, 60.0, 100.0, 200.0))
+    ]
+    pool = alone + others  # 4 cities, 10 scenes, 4 lights
+    assert {candidate.scene for candidate in chosen_from(pool, 18)} == set(range(10))
+
+
 def test_one_rare_night_among_a_thousand_days_is_chosen() -> None:
     days = [made(number, light=110.0) for number in range(1000)]
     night = made(1000, light=10.0)
@@ -129,6 +140,8 @@ def made(
     *,
     name: str | None = None,
     group: str = "drive",
+    city: int = 0,
+    scene: int | None = None,
     light: float = 100.0,
     contrast: float = 50.0,
 ) -> Candidate:
@@ -136,8 +149,8 @@ def made(
         number=number,
         name=name or f"clip {number}",
         group=group,
-        city=0,
-        scene=None,
+        city=city,
+        scene=scene,
         light=light,
         contrast=contrast,
     )
