@@ -19,10 +19,14 @@ from calibration.errors import CalibrationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from geotag.wish import PixelForm
+
 LARGEST_HALF = 65504.0
 
 
-def halve_graph(graph: onnx.GraphProto, *, float32_from: Iterable[str]) -> onnx.GraphProto:
+def halve_graph(
+    graph: onnx.GraphProto, *, float32_from: Iterable[str], pixels: PixelForm = "uint8"
+) -> onnx.GraphProto:
     """Turn a float32 graph into one that computes in float16.
 
     Constants become float16, as do the scales of Q/DQ, which `calibration.quantize` chose so that
@@ -32,6 +36,8 @@ def halve_graph(graph: onnx.GraphProto, *, float32_from: Iterable[str]) -> onnx.
     Args:
         graph: float32, its nodes in an order in which they can be computed.
         float32_from: names of nodes that stay float32, with all that depends on them.
+        pixels: what the input takes; float16 for a TensorRT that does not take bytes, which it
+            holds exactly.
 
     Raises:
         CalibrationError: such a node is not there, an output would be float16, or a constant is
@@ -60,9 +66,13 @@ def halve_graph(graph: onnx.GraphProto, *, float32_from: Iterable[str]) -> onnx.
         )
     used = {name for node in nodes for name in node.input}
     kept = [held for name, held in constants.items() if name in used]
-    return helper.make_graph(
+    halved = helper.make_graph(
         nodes, graph.name, graph.input, graph.output, [*kept, *halves.values()]
     )
+    if pixels == "float16":
+        for port in halved.input:
+            port.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return halved
 
 
 def _widen(

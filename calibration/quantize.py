@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -27,6 +27,8 @@ from calibration.errors import CalibrationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from geotag.wish import WeightForm
+
 LARGEST = 127
 """Of an int8; -128 is not used: it has no positive counterpart, and overflows on old CPUs."""
 SMALLEST_SCALE = 2.0**-14
@@ -34,9 +36,6 @@ SMALLEST_SCALE = 2.0**-14
 _LARGE = 1 << 16
 """Values from which a constant is worth storing in half its size."""
 _Scale = NDArray[np.float32] | np.float32
-WeightForm = Literal["dq", "qdq"]
-"""dq: int8 weights behind DequantizeLinear. qdq: float weights behind a pair, for a TensorRT that
-does not take the first; the runtime then rounds them, to the same numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,7 +100,8 @@ def quantize_graph(
     Args:
         graph: float32, with linear layers as MatMul of a tensor and an initialiser `NAME.weight`.
         state: what is quantized, and how.
-        weights: how the weights are stored.
+        weights: `dq`: int8 weights behind DequantizeLinear; `qdq`: float weights behind a pair, for
+            a TensorRT that does not take the first. It then rounds them, to the same numbers.
 
     Raises:
         CalibrationError: a layer of the state is not in the graph, has another shape, or reads

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +38,9 @@ from calibration.quantize import (
 from calibration.ranges import Family, Observation, Observed, candidate_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+
+Network = TypeVar("Network", bound=nn.Module)
 
 EXPONENTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85)
 """Of SmoothQuant, besides none; the paper's own is 0.5, of networks with outliers 0.75."""
@@ -74,10 +76,10 @@ class FamilyReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Quantized:
+class Quantized(Generic[Network]):
     """A network made ready for int8, and its int8 weights."""
 
-    model: nn.Module
+    model: Network
     """A copy with what was folded; in float32 it computes what the network did."""
     corrections: Mapping[str, Tensor]
     """Bias of each linear layer whose bias was corrected, by its name in the network."""
@@ -85,16 +87,14 @@ class Quantized:
     reports: tuple[FamilyReport, ...]
     """In the order of the families."""
 
-    def corrected(self, skipped: Sequence[str] = ()) -> nn.Module:
-        """The copy with corrected biases, but for layers of families that stay in float."""
+    def corrected(self, kept: Collection[str]) -> Network:
+        """A copy with the corrected biases of the layers that are quantized.
+
+        Args:
+            kept: their names in the graph; the others stay in floating point, as they were.
+        """
         model = copy.deepcopy(self.model)
         modules = dict(model.named_modules())
-        kept = {
-            linear
-            for name, family in self.state.families.items()
-            if name not in skipped
-            for linear in family.linears
-        }
         with torch.no_grad():
             for name, bias_O in self.corrections.items():
                 if graph_name(name) in kept:
@@ -108,13 +108,13 @@ def graph_name(linear: str) -> str:
 
 
 def quantize_model(
-    model: nn.Module,
+    model: Network,
     families: Sequence[Family],
     observed: Observed,
     *,
     recipe: Recipe | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> Quantized:
+) -> Quantized[Network]:
     """Choose scales and int8 weights for all families of a network.
 
     Args:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-EngineName = Literal["auto", "openvino"]
+EngineName = Literal["auto", "openvino", "tensorrt", "tensorrt-rtx"]
 
 
 class EngineError(Exception):
@@ -25,6 +25,20 @@ class BundleError(EngineError):
 
 class EngineUnavailableError(EngineError):
     """The runtime that was asked for is not here, or does not work here."""
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        """Keep the text, and its essence.
+
+        Args:
+            message: what was being done, why it cannot be, the next step.
+            reason: the why in a few words, such as "not installed"; None takes the whole message.
+        """
+        super().__init__(message)
+        self.reason = reason or message
+
+
+class EngineBuildError(EngineError):
+    """The runtime is here and cannot compile the model; its own words are in the text."""
 
 
 class EngineMismatchError(EngineError):
@@ -52,16 +66,36 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReport:
+    """That an engine works here: it has compiled and run a network of one layer."""
+
+    version: str
+    """Of the runtime, in full."""
+    device: str
+    detail: str
+    """What else decides how a model runs, such as the version of the driver."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
     """Which engine runs, and why not an earlier one: a value to show, not a log line."""
 
     name: str
     threads: int
     """Processor cores that one inference uses."""
+    device: str | None = None
+    """What it runs on, where that is not the processor."""
+    notes: tuple[str, ...] = ()
+    """What else was settled while it was opened, such as whether a CUDA graph is used."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Engines that would have come first, each with the reason it does not run here."""
 
     def __str__(self) -> str:
         """One line for a person."""
-        tail = "".join(f"; not {name}: {reason}" for name, reason in self.skipped)
-        return f"{self.name} on {self.threads} thread{'s' * (self.threads != 1)}{tail}"
+        plural = "s" * (self.threads != 1)
+        where = self.device or f"{self.threads} thread{plural}"
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.skipped:
+            reasons.setdefault(reason, []).append(name)
+        without = (f"not {', '.join(names)}: {reason}" for reason, names in reasons.items())
+        return "; ".join((f"{self.name} on {where}", *self.notes, *without))

@@ -19,6 +19,8 @@ from engines.base import BundleError
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
+WEIGHTS = "model.onnx.data"
+"""Where a large network's weights are, beside `model.onnx`."""
 REQUIRED_FILES = ("model.onnx", "places.csv", "MODEL_CARD.md")
 
 Level = Literal["city", "state", "country", "continent"]
@@ -160,6 +162,10 @@ class Manifest:
     files: dict[str, FileRecord]
     training: dict[str, str | int | float | None]
     licence: str
+    quantization: dict[str, Any] | None = None
+    """For a bundle with more than fp32: `calibration` (source, clips, the listing's hash), `recipe`
+    (how each family of layers was quantized, and which stay in floating point) and `gate` (what was
+    allowed, and whether it was kept); None where there is only fp32."""
     zero_shot: dict[str, Any] | None = None
     """For a model made from texts, without training: `family`, `source`, `revision`, `weights`
     (file -> SHA-256), `prompts` (level -> templates), `places` (`source`, `sha256`), `frames`,
@@ -184,6 +190,14 @@ class Bundle:
     def precisions(self) -> tuple[Precision, ...]:
         """Those that the folder has a graph of; fp32 always."""
         return tuple(name for name in PRECISIONS if GRAPHS[name] in self.manifest.files)
+
+    def need(self, precision: Precision) -> None:
+        """Refuse a precision that the folder has no graph of.  Raises BundleError."""
+        if precision not in self.precisions:
+            raise BundleError(
+                f"opening {self.label} in {precision}: it has {', '.join(self.precisions)}. Choose "
+                f"one of these, or export it again with --precision {precision}."
+            )
 
     def file(self, name: str) -> Path:
         """Path of one of the bundle's files."""
@@ -298,8 +312,13 @@ def _manifest_from(record: dict[str, Any]) -> Manifest:
         files={name: FileRecord(**entry) for name, entry in record["files"].items()},
         training=dict(record["training"]),
         licence=str(record["licence"]),
-        zero_shot=None if record.get("zero_shot") is None else dict(record["zero_shot"]),
+        quantization=_dict_or_none(record.get("quantization")),
+        zero_shot=_dict_or_none(record.get("zero_shot")),
     )
+
+
+def _dict_or_none(value: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    return None if value is None else dict(value)
 
 
 def _read_manifest_text(path: Path) -> str:

@@ -1,35 +1,115 @@
-"""Which engine runs here, and on how many cores."""
+"""Which engine runs here, in which precision, and on how many cores."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from engines.base import Engine, EngineChoice, EngineName
+from engines.base import (
+    Engine,
+    EngineBuildError,
+    EngineChoice,
+    EngineName,
+    EngineUnavailableError,
+)
 
 if TYPE_CHECKING:
-    from engines.bundle import Bundle
+    from collections.abc import Callable
+
+    from engines.bundle import Bundle, Precision
+    from engines.tensorrt_api import BackendName
+
+ORDER: tuple[EngineName, ...] = ("tensorrt", "tensorrt-rtx", "openvino")
+"""In which `auto` tries them."""
 
 
 def open_engine(
-    bundle: Bundle, *, engine: EngineName = "auto", threads: int | None = None
+    bundle: Bundle,
+    *,
+    engine: EngineName = "auto",
+    precision: Precision | None = None,
+    threads: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Engine, EngineChoice]:
     """Compile the bundle's model with the asked engine, or with the best one here.
 
     Args:
         bundle: a verified model folder.
-        engine: `auto` takes the first that works here; a name never falls back.
-        threads: cores for one inference; None decides from the machine.
+        engine: `auto` takes the first of `ORDER` that works here; a name never falls back.
+        precision: None takes the fastest that the bundle has for the engine: int8, which an export
+            keeps only where it is as accurate, else fp16 on a GPU, else fp32.
+        threads: cores for one inference on the processor; None decides from the machine.
+        say: is told, line by line, of a compilation that takes minutes.
 
     Raises:
         EngineUnavailableError: no engine, or not the one asked for, works here.
+        EngineBuildError: the engine asked for is here and cannot compile the model.
+        BundleError: the bundle has no graph of that precision for the engine.
         EngineMismatchError: the model is not what its bundle says.
     """
+    if engine != "auto":
+        return _open(engine, bundle, precision, threads, say)
+    skipped: list[tuple[str, str]] = []
+    texts = []
+    for name in ORDER:
+        try:
+            opened, choice = _open(name, bundle, precision, threads, say)
+        except (EngineUnavailableError, EngineBuildError) as exc:
+            skipped.append((name, getattr(exc, "reason", str(exc))))
+            texts.append(f"\n  {name}: {exc}")
+            continue
+        return opened, EngineChoice(
+            name=choice.name,
+            threads=choice.threads,
+            device=choice.device,
+            notes=choice.notes,
+            skipped=tuple(skipped),
+        )
+    raise EngineUnavailableError(
+        f"opening {bundle.label}: no engine works here.{''.join(texts)}", reason="none works here"
+    )
+
+
+def best_precision(bundle: Bundle, engine: EngineName) -> Precision:
+    """What an engine runs where nothing is asked for."""
+    from engines.bundle import GRAPHS, TENSORRT_GRAPHS
+
+    graphs = GRAPHS if engine == "openvino" else TENSORRT_GRAPHS
+    wanted: tuple[Precision, ...] = ("int8",) if engine == "openvino" else ("int8", "fp16")
+    return next((name for name in wanted if graphs[name] in bundle.manifest.files), "fp32")
+
+
+def _open(
+    name: EngineName,
+    bundle: Bundle,
+    precision: Precision | None,
+    threads: int | None,
+    say: Callable[[str], None] | None,
+) -> tuple[Engine, EngineChoice]:
+    precision = precision or best_precision(bundle, name)
+    if name == "tensorrt" or name == "tensorrt-rtx":
+        return _open_tensorrt(name, bundle, precision, say)
     from engines.openvino_cpu import OpenvinoEngine  # loads numpy: `geotag --help` need not wait
 
     count = threads or inference_threads(usable_cores())
-    opened = OpenvinoEngine(bundle, threads=count)
+    opened = OpenvinoEngine(bundle, threads=count, precision=precision)
     return opened, EngineChoice(name=opened.name, threads=count)
+
+
+def _open_tensorrt(
+    name: BackendName, bundle: Bundle, precision: Precision, say: Callable[[str], None] | None
+) -> tuple[Engine, EngineChoice]:
+    from engines.build import plan_for
+    from engines.cuda import load_cuda
+    from engines.tensorrt_api import load_backend
+    from engines.tensorrt_gpu import TensorrtEngine
+
+    backend, cuda = load_backend(name), load_cuda()
+    plan = plan_for(bundle, precision, backend=backend, cuda=cuda, say=say)
+    opened = TensorrtEngine(bundle, plan, precision=precision, backend=backend, cuda=cuda)
+    return opened, EngineChoice(
+        name=opened.name, threads=1, device=cuda.device.name, notes=opened.notes
+    )
 
 
 def usable_cores() -> int:

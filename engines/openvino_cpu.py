@@ -1,5 +1,9 @@
 """The bundle's network on a CPU, through OpenVINO.
 
+fp32 and fp16 are computed in float32 (fp16 has its weights rounded: OpenVINO has no float16
+arithmetic that every CPU shares). int8 multiplies its linear layers in int8; what lies between them
+is bfloat16 where the CPU has instructions for it, else float32 (docs/decisions/0010).
+
 Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K width of an output.
 """
 
@@ -12,20 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.base import EngineError, EngineMismatchError, EngineUnavailableError
+from engines.bundle import GRAPHS
+from engines.openvino_graph import EMBEDDING, divide, shorten_for_bfloat16
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from engines.bundle import Bundle, Manifest
+    from engines.bundle import Bundle, Manifest, Precision
 
-MODEL = "model.onnx"
-WEIGHTS = "model.onnx.data"
-"""Where a large network's weights are, beside MODEL."""
 INPUT = "clip"
-EMBEDDING = "embedding"
-"""Tensor that divides a network of images and texts: before it the images, after it the places."""
 _MADV_DONTNEED = 4
 """Of <sys/mman.h> on Linux."""
 
@@ -37,16 +38,17 @@ class OpenvinoEngine:
     clip, and its activations would grow with N.
     """
 
-    name = "openvino-cpu-fp32"
-
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        """Read and compile the bundle's `model.onnx`; nothing is written to disk.
+    def __init__(self, bundle: Bundle, *, threads: int, precision: Precision = "fp32") -> None:
+        """Read and compile the bundle's graph of a precision; nothing is written to disk.
 
         Args:
             bundle: a verified model folder.
             threads: processor cores for one inference, 1 or more.
+            precision: one of `bundle.precisions`.
 
         Raises:
+            ValueError: no thread at all.
+            BundleError: the bundle has no graph of that precision.
             EngineUnavailableError: OpenVINO is not installed or does not start here.
             EngineMismatchError: the model's input or outputs are not those of the manifest.
             EngineError: OpenVINO cannot read or compile the model.
@@ -55,9 +57,21 @@ class OpenvinoEngine:
             raise ValueError(
                 f"compiling {bundle.label} for {threads} threads: at least 1 is needed"
             )
+        bundle.need(precision)
         self._manifest = bundle.manifest
         self._label = bundle.label
-        self._requests = _compile(bundle.file(MODEL), bundle.manifest, threads)
+        core = _core()
+        is_narrow = precision == "int8" and "BF16" in core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        )
+        self.name = f"openvino-cpu-{precision}{'-bf16' * is_narrow}"
+        self._requests = _compile(
+            core,
+            bundle.file(GRAPHS[precision]),
+            bundle.manifest,
+            threads=threads,
+            is_narrow=is_narrow,
+        )
 
     def infer(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run N clips.  uint8 [N, T, H, W, 3] -> every output of the bundle, float32 [N, K].
@@ -101,13 +115,7 @@ class OpenvinoEngine:
             )
 
 
-def _compile(path: Path, manifest: Manifest, threads: int) -> list[Any]:  # openvino has no types
-    """Read, check and compile a model; returns OpenVINO's InferRequests, to be run one by one.
-
-    OpenVINO compiles by copying every weight into an order of its own, and keeps the original: for
-    a moment the network is in memory twice. Mapped originals are given back to the system after
-    each part, so that tens of thousands of places, compiled last, need no more than that moment.
-    """
+def _core() -> Any:  # noqa: ANN401 - openvino has no types
     try:
         import openvino
     except ImportError as exc:
@@ -116,34 +124,41 @@ def _compile(path: Path, manifest: Manifest, threads: int) -> list[Any]:  # open
             "source folder."
         ) from exc
     try:
-        core = openvino.Core()
+        return openvino.Core()
+    except RuntimeError as exc:
+        raise EngineUnavailableError(f"starting OpenVINO: {exc}.") from exc
+
+
+def _compile(
+    core: Any,  # noqa: ANN401
+    path: Path,
+    manifest: Manifest,
+    *,
+    threads: int,
+    is_narrow: bool,
+) -> list[Any]:
+    """Read, check and compile a model; returns OpenVINO's InferRequests, to be run one by one.
+
+    OpenVINO compiles by copying every weight into an order of its own, and keeps the original: for
+    a moment the network is in memory twice. Mapped originals are given back to the system after
+    each part, so that tens of thousands of places, compiled last, need no more than that moment.
+    """
+    try:
         model = core.read_model(path)
-        _check_model(model, manifest, openvino.Type.u8)
+        _check_model(model, path, manifest)
         # One fixed shape. With N left open and one thread, OpenVINO 2026.4 loses the errors of
         # its shape inference and returns uninitialised memory.
         model.reshape({INPUT: [1, *_clip_shape(manifest)]})
+        if is_narrow:
+            shorten_for_bfloat16(model)
         requests = []
-        for part in _parts(model, openvino):
-            compiled = core.compile_model(part, "CPU", _settings(threads))
+        for part in divide(model):
+            compiled = core.compile_model(part, "CPU", _settings(threads, is_narrow=is_narrow))
             requests.append(compiled.create_infer_request())
-            _give_back(path.with_name(WEIGHTS))
+            _give_back(path.with_name(f"{path.name}.data"))
         return requests
     except RuntimeError as exc:
         raise EngineError(f"compiling {path} with OpenVINO: {exc}") from exc
-
-
-def _parts(model: Any, openvino: Any) -> list[Any]:  # noqa: ANN401
-    """The network, or its image side and its places where the graph names what is between."""
-    found = [op for op in model.get_ops() if op.get_friendly_name() == EMBEDDING]
-    if not found:
-        return [model]
-    between = found[0].output(0)
-    given = openvino.opset13.parameter(between.get_shape(), np.float32, name=EMBEDDING)
-    given.output(0).set_names({EMBEDDING})
-    for use in between.get_target_inputs():
-        use.replace_source_output(given.output(0))
-    images = openvino.Model([between], model.get_parameters(), "images")
-    return [images, openvino.Model(list(model.results), [given], "places")]
 
 
 def _give_back(weights: Path) -> None:
@@ -166,33 +181,39 @@ def _give_back(weights: Path) -> None:
             advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
 
-def _settings(threads: int) -> dict[str, str | int | bool]:
+def _settings(threads: int, *, is_narrow: bool) -> dict[str, str | int | bool]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
-        # The default may pick bfloat16 where the CPU has it: other answers than were measured.
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Left to itself it may pick bfloat16 for a network that was measured in float32.
+        "INFERENCE_PRECISION_HINT": "bf16" if is_narrow else "f32",
         # Decoding shares the cores: a pinned inference thread would wait behind a decoding one.
         "ENABLE_CPU_PINNING": False,
         "ENABLE_HYPER_THREADING": False,
     }
 
 
-def _check_model(model: Any, manifest: Manifest, u8: Any) -> None:  # noqa: ANN401
+def _check_model(model: Any, path: Path, manifest: Manifest) -> None:  # noqa: ANN401
     """Compare what the graph takes and gives with what the manifest promises."""
+    import openvino
+
     inputs = {port.any_name: (port.element_type, port.partial_shape) for port in model.inputs}
     shape = (-1, *_clip_shape(manifest))
-    if set(inputs) != {INPUT} or inputs[INPUT][0] != u8 or _sizes(inputs[INPUT][1]) != shape:
+    if (
+        set(inputs) != {INPUT}
+        or inputs[INPUT][0] != openvino.Type.u8
+        or _sizes(inputs[INPUT][1]) != shape
+    ):
         raise EngineMismatchError(
-            f"checking {MODEL} of {manifest.name}: its inputs are {_describe(inputs)}, the bundle "
-            f"promises {INPUT} uint8 {list(shape)}. Export the bundle again."
+            f"checking {path.name} of {manifest.name}: its inputs are {_describe(inputs)}, the "
+            f"bundle promises {INPUT} uint8 {list(shape)}. Export the bundle again."
         )
     outputs = {port.any_name: (port.element_type, port.partial_shape) for port in model.outputs}
     widths = {name: _sizes(found)[-1] for name, (_, found) in outputs.items()}
     if widths != manifest.outputs:
         raise EngineMismatchError(
-            f"checking {MODEL} of {manifest.name}: its outputs are {_describe(outputs)}, the "
+            f"checking {path.name} of {manifest.name}: its outputs are {_describe(outputs)}, the "
             f"bundle promises the widths {manifest.outputs}. Export the bundle again."
         )
 

@@ -20,15 +20,9 @@ import typer
 from engines.base import EngineError
 from engines.choose import open_engine
 from geotag import __version__
-from geotag.cli_models import (
-    AcceptOption,
-    CitiesOverOption,
-    FramesOption,
-    PlacesOption,
-    ResizeOption,
-    models_app,
-    wish_of,
-)
+from geotag.cli_export import export
+from geotag.cli_machine import bench, doctor
+from geotag.cli_models import CitiesOverOption, models_app
 from geotag.console import Console, log_handler
 from geotag.errors import (
     EXIT_BUG,
@@ -46,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from geotag.runs import OpenEngine
-    from geotag.wish import ZeroShotWish
 
 
 app = typer.Typer(
@@ -60,6 +53,7 @@ app = typer.Typer(
 
 
 app.add_typer(models_app, name="models")
+app.command()(export)
 
 
 def run() -> None:
@@ -145,7 +139,19 @@ def scan(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option("--engine", metavar="auto|openvino", help="What runs the model."),
+        typer.Option(
+            "--engine",
+            metavar="auto|openvino|tensorrt|tensorrt-rtx",
+            help="What runs the model; auto: the first that works here, a GPU first.",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="auto|fp32|fp16|int8",
+            help="Of the network's numbers; auto: the fastest that the bundle has.",
+        ),
     ] = None,
     clips: Annotated[
         str | None,
@@ -211,6 +217,7 @@ def scan(
         "out": tuple(out or ()),
         "bundle": bundle,
         "engine": engine,
+        "precision": precision,
         "clips": clips,
         "sampling": sampling,
         "gpx": tuple(gpx or ()),
@@ -277,52 +284,6 @@ def label(
 
 
 @app.command()
-def export(
-    ctx: typer.Context,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder to write.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", metavar="RUN", help="Folder that training wrote.")
-    ] = None,
-    from_clip: Annotated[
-        str | None,
-        typer.Option(
-            "--from-clip",
-            metavar="FOLDER|HUB_ID",
-            help="In place of it: a published CLIP or SigLIP, which no training follows.",
-        ),
-    ] = None,
-    places: PlacesOption = None,
-    cities_over: CitiesOverOption = None,
-    frames: FramesOption = None,
-    resize: ResizeOption = None,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Commit, branch or tag of the HUB_ID.")
-    ] = None,
-    accept_licence: AcceptOption = False,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the bundle. [default: the folder's]")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a bundle that is there.")
-    ] = False,
-) -> None:
-    """Turn a trained checkpoint or a published network into a bundle, which a scan uses."""
-    asked: Invocation = ctx.obj
-    wish = wish_of(places, cities_over, frames, resize, name, is_accepted=accept_licence)
-    if (checkpoint is None) == (from_clip is None):
-        raise typer.BadParameter("give either --checkpoint or --from-clip.")
-    if from_clip is not None:
-        asked.work = partial(_export_from_clip, from_clip, out, wish, revision, overwrite, asked)
-    elif checkpoint is not None:
-        if wish.is_asked or revision:
-            raise typer.BadParameter(
-                "--places, --cities-over, --frames, --resize, --revision and --accept-licence "
-                "belong to --from-clip."
-            )
-        asked.work = partial(_export, checkpoint, out, name, overwrite, asked)
-
-
-@app.command()
 def places(
     ctx: typer.Context,
     given: Annotated[
@@ -358,14 +319,8 @@ def demo(
     asked.work = partial(_demo, out, videos, asked)
 
 
-@app.command()
-def doctor(
-    ctx: typer.Context,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Print what this installation can do: the text to paste into an issue."""
-    asked: Invocation = ctx.obj
-    asked.work = partial(_doctor, json, asked)
+app.command()(doctor)
+app.command()(bench)
 
 
 def _scan(
@@ -439,39 +394,6 @@ def _folder(folder: str, doing: str) -> Path:
     return Path(folder)
 
 
-def _export(
-    checkpoint: Path, out: Path, name: str | None, overwrite: bool, asked: Invocation
-) -> int:
-    try:
-        from train.export import export_bundle
-
-        report = export_bundle(checkpoint, out, name=name, overwrite=overwrite)
-    except ModuleNotFoundError as exc:
-        raise ConfigError(
-            f"exporting {checkpoint}: the package {exc.name!r} is not installed. "
-            "Training and exporting need more than a scan: pip install '.[cpu,train]' in geotag's "
-            "source folder"
-        ) from exc
-    asked.console.result(str(report))
-    return EXIT_OK
-
-
-def _export_from_clip(
-    given: str,
-    out: Path,
-    wish: ZeroShotWish,
-    revision: str | None,
-    overwrite: bool,
-    asked: Invocation,
-) -> int:
-    from geotag.zero_shot import export_from_clip
-
-    export_from_clip(
-        given, out, wish, revision=revision, overwrite=overwrite, console=asked.console
-    )
-    return EXIT_OK
-
-
 def _places(
     given: str | None,
     cities_over: int | None,
@@ -506,17 +428,6 @@ def _demo(out: Path, videos: int, asked: Invocation) -> int:
     from geotag.demo import run_demo
 
     return run_demo(out, videos, console=asked.console, open_engine=asked.open_engine)
-
-
-def _doctor(as_json: bool, asked: Invocation) -> int:
-    import json
-
-    from geotag.doctor import describe, examine
-
-    report = examine(asked.open_engine)
-    text = json.dumps(report.to_json(), indent=2) if as_json else describe(report)
-    asked.console.result(text)
-    return EXIT_OK
 
 
 @contextlib.contextmanager

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from engines.base import EngineName
-from engines.bundle import Policy
+from engines.bundle import Policy, Precision
 from geotag.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+PrecisionName = Literal["auto", "fp32", "fp16", "int8"]
 SamplingName = Literal["auto", "dense", "exact", "keyframe"]
 Pictures = Literal["always", "without_gps", "never"]
 SidecarKind = Literal["json", "xmp"]
@@ -32,6 +33,8 @@ class ScanConfig:
     bundle: str | None = None
     """A model folder, or the name of an installed one."""
     engine: EngineName = "auto"
+    precision: PrecisionName = "auto"
+    """Of the network's numbers; auto: the fastest that the bundle has for the engine."""
     clips: int | None = None
     """Clips per video; None is "auto", as many as the answer needs."""
     sampling: SamplingName = "auto"
@@ -233,6 +236,7 @@ _PARSERS: dict[str, Callable[[object], object]] = {
     "out": _parse_out,
     "bundle": _parse_text,
     "engine": _choice_of(*get_args(EngineName)),
+    "precision": _choice_of("auto", *get_args(Precision)),
     "clips": _parse_clips,
     "sampling": _choice_of("auto", *get_args(Policy)),
     "gpx": _parse_files,

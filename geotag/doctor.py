@@ -10,27 +10,39 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
-from engines.base import EngineError
+from engines.base import EngineError, EngineUnavailableError
 from engines.choose import usable_cores
+from engines.plans import cache_folder
+from engines.probes import PROBED, probe_apart
 from geotag import __version__
 from geotag.bundles import DEMO, bundles_folder, hidden_bundle, known_bundles
+from geotag.device.facts import describe_device, read_device
+from geotag.device.files import MACHINE
 from geotag.errors import GeotagError
 from geotag.writers.run import versions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from engines.base import EngineReport
     from engines.bundle import Bundle
+    from geotag.device.facts import Device
     from geotag.runs import OpenEngine
+
+_BUILD_GIB = 2.0
+"""What building a TensorRT engine may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineReport:
+class EngineFinding:
     """Whether one engine works here."""
 
     name: str
     is_usable: bool
+    version: str | None
+    device: str | None
     detail: str
+    """How it was tried, or why it is out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +67,10 @@ class Report:
     """Libraries inside PyAV that decode."""
     cores: int
     memory_gib: float | None
+    device: Device
     free_disk_gib: float
     """Where the cache is."""
-    engines: tuple[EngineReport, ...]
+    engines: tuple[EngineFinding, ...]
     telemetry: tuple[str, ...]
     """What reads positions, and what it can read."""
     bundles: tuple[BundleReport, ...]
@@ -71,17 +84,27 @@ class Report:
         return asdict(self)
 
 
-def examine(open_engine: OpenEngine, *, folder: Path | None = None) -> Report:
-    """Look at the machine, and run a model on each engine if there is a model.
+def examine(
+    open_engine: OpenEngine,
+    *,
+    folder: Path | None = None,
+    probe: Callable[[str], EngineReport] = probe_apart,
+    root: Path = MACHINE,
+) -> Report:
+    """Look at the machine, try each engine, and run a model if there is one.
 
     Args:
         open_engine: `engines.choose.open_engine`, or what stands for it.
         folder: where the user's bundles are; None is the usual folder.
+        probe: `engines.probes.probe_apart`, or what stands for it.
+        root: where the machine's files are.
     """
     bundles = known_bundles(folder)
     opened = {name: _read(path) for name, path in bundles.items()}
     valid = next((found for found in opened.values() if not isinstance(found, EngineError)), None)
     cache = cache_folder()
+    device = read_device(root)
+    engines = tuple(_try(name, probe, open_engine, valid) for name in PROBED)
     return Report(
         geotag=__version__,
         python=f"{platform.python_implementation()} {platform.python_version()}",
@@ -90,43 +113,34 @@ def examine(open_engine: OpenEngine, *, folder: Path | None = None) -> Report:
         ffmpeg=_ffmpeg_versions(),
         cores=usable_cores(),
         memory_gib=_memory_gib(),
+        device=device,
         free_disk_gib=round(shutil.disk_usage(_existing(cache)).free / 2**30, 1),
-        engines=(
-            _try_openvino(open_engine, valid),
-            EngineReport(
-                name="tensorrt", is_usable=False, detail="not part of this version of geotag"
-            ),
-        ),
+        engines=engines,
         telemetry=_telemetry(),
         bundles=tuple(_report(name, bundles[name], found) for name, found in opened.items()),
         bundles_folder=str(folder or bundles_folder()),
         cache_folder=str(cache),
-        notes=_notes(folder),
+        notes=(*_notes(folder), *_device_notes(device, engines, root)),
     )
-
-
-def cache_folder() -> Path:
-    """Where compiled models are kept: GEOTAG_CACHE, or the user's cache."""
-    return Path(os.environ.get("GEOTAG_CACHE") or platformdirs.user_cache_path("geotag"))
 
 
 def describe(report: Report) -> str:
     """The report as text, one fact a line."""
     libraries = ", ".join(f"{name} {number}" for name, number in report.ffmpeg.items())
+    machine = dict(describe_device(report.device))
+    memory = "unknown" if report.memory_gib is None else f"{report.memory_gib} GiB"
     lines = [
         f"geotag    {report.geotag}",
         f"python    {report.python}",
         f"system    {report.system}",
         f"cores     {report.cores}",
-        f"memory    {'unknown' if report.memory_gib is None else f'{report.memory_gib} GiB'}",
+        f"memory    {machine.pop('memory', memory)}",
         f"disk      {report.free_disk_gib} GiB free at {report.cache_folder}",
     ]
+    lines += [f"{name:9} {fact}" for name, fact in machine.items()]
     lines += [f"{name:9} {number or 'not installed'}" for name, number in report.versions.items()]
     lines.append(f"ffmpeg    {libraries or 'not available'}")
-    for engine in report.engines:
-        lines.append(
-            f"engine    {engine.name}: {'' if engine.is_usable else 'no: '}{engine.detail}"
-        )
+    lines += [f"engine    {_describe_engine(engine)}" for engine in report.engines]
     lines += [f"positions {line}" for line in report.telemetry]
     for bundle in report.bundles:
         lines.append(f"bundle    {bundle.name}: {bundle.detail} ({bundle.path})")
@@ -178,26 +192,56 @@ def _report(name: str, path: Path, found: Bundle | EngineError) -> BundleReport:
     return BundleReport(name=name, path=str(path), is_valid=True, detail=detail)
 
 
-def _try_openvino(open_engine: OpenEngine, bundle: Bundle | None) -> EngineReport:
-    """Compile and run a real model: an import that works proves little."""
-    installed = versions(("openvino",))["openvino"]
-    if installed is None:
-        return EngineReport(
-            name="openvino",
-            is_usable=False,
-            detail="not installed: pip install '.[cpu]' in geotag's source folder",
-        )
-    if bundle is None:
-        return EngineReport(
-            name="openvino",
-            is_usable=True,
-            detail=f"{installed} is installed; not tried, for want of a valid bundle",
-        )
+def _try(
+    name: str, probe: Callable[[str], EngineReport], open_engine: OpenEngine, bundle: Bundle | None
+) -> EngineFinding:
+    """One layer first; OpenVINO, which compiles in a second, runs a real model as well."""
     try:
-        detail = _run_once(open_engine, bundle)
-    except EngineError as exc:
-        return EngineReport(name="openvino", is_usable=False, detail=str(exc))
-    return EngineReport(name="openvino", is_usable=True, detail=detail)
+        found = probe(name)
+    except EngineUnavailableError as exc:
+        return EngineFinding(name=name, is_usable=False, version=None, device=None, detail=str(exc))
+    detail, is_usable = found.detail, True
+    if name == "openvino" and bundle is not None:
+        try:
+            detail = f"{detail}; {_run_once(open_engine, bundle)}"
+        except EngineError as exc:
+            detail, is_usable = f"one layer works, {bundle.label} does not: {exc}", False
+    return EngineFinding(
+        name=name,
+        is_usable=is_usable,
+        version=found.version,
+        device=found.device,
+        detail=detail,
+    )
+
+
+def _describe_engine(engine: EngineFinding) -> str:
+    if engine.version is None:
+        return f"{engine.name}: no: {engine.detail}"
+    works = "built and ran one layer" if engine.is_usable else "no"
+    return f"{engine.name} {engine.version} on {engine.device}: {works}; {engine.detail}"
+
+
+def _device_notes(device: Device, engines: tuple[EngineFinding, ...], root: Path) -> Iterator[str]:
+    """What a Jetson's owner can mend."""
+    if device.jetson is None:
+        return
+    tensorrt = next((engine for engine in engines if engine.name == "tensorrt"), None)
+    packages = sorted((root / "usr/lib").glob("python3*/dist-packages/tensorrt"))
+    if packages and tensorrt is not None and "not installed" in tensorrt.detail:
+        yield (
+            f"JetPack's TensorRT is in {packages[0].parent}, where this Python does not look. Make "
+            "the virtual environment with `python3 -m venv --system-site-packages`."
+        )
+    memory = device.memory
+    if memory is None or memory.free_gib is None or memory.available_gib is None:
+        return
+    if memory.free_gib < _BUILD_GIB <= memory.available_gib:
+        yield (
+            f"TensorRT sees the {memory.free_gib} GiB of memory that are used for nothing, not the "
+            f"{memory.available_gib} that are available. Before it builds: "
+            "`sync; echo 1 | sudo tee /proc/sys/vm/drop_caches`."
+        )
 
 
 def _run_once(open_engine: OpenEngine, bundle: Bundle) -> str:

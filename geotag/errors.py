@@ -7,6 +7,7 @@
     engines.base.EngineError        exit 6   (its own root: engines never import geotag)
       BundleError                   the model folder is missing, damaged or of another schema
       EngineUnavailableError        no runtime here can execute the bundle
+      EngineBuildError              the runtime is here and cannot compile the model
       EngineMismatchError           the compiled model does not do what the bundle says
 
 What is wrong with one file is not an error but a value: `geotag.types.Failure`. Exit 0: every

@@ -265,7 +265,13 @@ def _open_model(
     _warn_of_domain(bundle, console)
     hierarchy = read_hierarchy(bundle.file("places.csv"))
     choose_sampling(bundle, config.sampling)  # a wrong one is told before the engine compiles
-    engine, choice = open_engine(bundle, engine=config.engine, threads=config.engine_threads)
+    engine, choice = open_engine(
+        bundle,
+        engine=config.engine,
+        precision=None if config.precision == "auto" else config.precision,
+        threads=config.engine_threads,
+        say=console.say,
+    )
     stack.callback(engine.close)
     return Model(bundle, hierarchy, engine, choice, config), str(choice)
 

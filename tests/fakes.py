@@ -134,7 +134,7 @@ class FakeEngine:
 
 
 def open_fake_engine(
-    bundle: Bundle, *, engine: str = "auto", threads: int | None = None
+    bundle: Bundle, *, threads: int | None = None, **_: object
 ) -> tuple[FakeEngine, EngineChoice]:
     """Stands for `engines.choose.open_engine`."""
     return FakeEngine(bundle), EngineChoice(name=FakeEngine.name, threads=threads or 1)

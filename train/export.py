@@ -1,7 +1,8 @@
 """From a run folder to a bundle: the network as ONNX, what it needs to run, and a model card.
 
 That the graph computes what the network does is checked on every export, with ONNX Runtime and
-OpenVINO against torch. Nothing is written that fails a check.
+OpenVINO against torch. Smaller precisions are made beside float32, and judged by held-out clips
+(`train.smaller`). Nothing is written that fails a check.
 
 Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours.
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import onnxruntime
 import torch
+from rich.console import Console
 
 from engines.base import BundleError, EngineUnavailableError
 from engines.bundle import (
@@ -41,10 +43,12 @@ from engines.bundle import (
 from engines.choose import usable_cores
 from engines.openvino_cpu import OpenvinoEngine
 from geotag.errors import OutputError
+from geotag.wish import PrecisionWish
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
-from train.model_card import model_card
+from train.from_bundle import facts_of, load_bundle_model
+from train.model_card import model_card, with_precisions
 from train.models.geolocator import Geolocator
 from train.models.heads import HEADS
 from train.onnx_graph import export_onnx
@@ -54,10 +58,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from train.smaller import Smaller
+
     Scores = Mapping[str, NDArray[np.float32]]
 
 PARITY = 1e-4
-"""Largest difference of any logit between torch and a runtime, both in float32."""
+"""Largest difference of any logit between torch and a runtime, both in float32: as it is, or of
+logits above 1 as a share of the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,8 @@ class ExportReport:
     """Runtime -> largest difference of a logit from torch; None where it is not installed."""
     allowed: float = PARITY
     """Largest difference that passes."""
+    table: tuple[str, ...] = ()
+    """The precisions side by side, where there are several."""
     notes: tuple[str, ...] = ()
     """What else a person should know of it."""
 
@@ -87,39 +96,101 @@ class ExportReport:
         return (
             f"bundle {self.label} in {self.path}\n  {sizes}\n"
             f"  largest logit difference from torch: {checks} (allowed {self.allowed:.0e})"
-            + "".join(f"\n  {note}" for note in self.notes)
+            + "".join(f"\n  {line}" for line in self.table)
+            + "".join(f"\n  note: {note}" for note in self.notes)
         )
 
 
 def export_bundle(
-    checkpoint: Path, out: Path, *, name: str | None = None, overwrite: bool = False
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+    wish: PrecisionWish | None = None,
+    console: Console | None = None,
 ) -> ExportReport:
     """Turn a trained and evaluated run folder into a bundle.
 
-    The bundle is made in a folder beside `out` and moved there when every check has passed.
+    The bundle is made in a folder beside `out` and moved there when every check has passed. The
+    same run, footage and machine give the same bytes, wherever they are written.
 
     Args:
-        checkpoint: the run folder, with its `evaluation.json`.
+        checkpoint: the run folder, with its `evaluation.json`; or a bundle, of which smaller
+            precisions are to be made.
         out: the bundle's folder.
-        name: of the bundle; None takes the name of `out`.
+        name: of the bundle; None takes that of the run folder, or of the bundle it is made of.
         overwrite: replace a bundle at `out`; a folder that is not a bundle is never replaced.
+        wish: which precisions beside fp32, and how they are made; None for none.
+        console: where progress is shown; None for standard error.
 
     Raises:
         CheckpointError: the run folder is missing or damaged.
         ExportError: `out` exists, the run was not evaluated, or a runtime disagrees with torch.
+        CalibrationError: no usable footage, or a model that int8 or float16 cannot hold.
+        GateError: a smaller precision lost too much.
         OutputError: the folder cannot be written.
     """
     out = out.absolute()
+    wish = wish or PrecisionWish()
     check_target(out, overwrite=overwrite)
+    console = console or Console(stderr=True)
+    if (checkpoint / MANIFEST).is_file():
+        return _export_smaller(read_bundle(checkpoint), out, name, wish, console)
     model, record = load_checkpoint(checkpoint)
     evaluation = _read_evaluation(checkpoint)
+    plain = {**evaluation, "command": _plain_command(str(evaluation.get("command", "")))}
     with bundle_aside(out, doing=f"exporting {checkpoint}") as aside:
         export_onnx(model, aside / "model.onnx")
         shutil.copyfile(checkpoint / PLACES, aside / "places.csv")
-        _write_manifest(aside, name or out.name, model, record, evaluation)
-        bundle = read_bundle(aside)
-        parity = check_parity(partial(_scores, model), bundle)
-    return ExportReport(path=out, label=bundle.label, files=bundle.manifest.files, parity=parity)
+        draft = _draft(aside, name or checkpoint.resolve().name, model, record, plain)
+        parity = check_parity(partial(_scores, model), draft)
+        smaller = None
+        if wish.precision != "fp32":
+            from train.smaller import make_smaller
+
+            smaller = make_smaller(model, draft, record["training"], wish, console=console)
+            draft = smaller.bundle
+        _finish(draft, model_card(draft.manifest, plain))
+        return _report(out, read_bundle(aside), parity, smaller)
+
+
+def _export_smaller(
+    source: Bundle, out: Path, name: str | None, wish: PrecisionWish, console: Console
+) -> ExportReport:
+    """Make smaller precisions of a bundle; what else it says stays as it is."""
+    if wish.precision == "fp32":
+        raise ExportError(
+            f"exporting {source.path}: it is a bundle already. Ask for a smaller one with "
+            "--precision int8 or fp16."
+        )
+    from train.smaller import make_smaller
+
+    model = load_bundle_model(source)
+    kept = {file: source.manifest.files[file] for file in ("model.onnx", "places.csv")}
+    with bundle_aside(out, doing=f"exporting {source.path}") as aside:
+        for file in kept:
+            shutil.copyfile(source.file(file), aside / file)
+        manifest = replace(source.manifest, name=name or source.manifest.name, files=kept)
+        draft = Bundle(path=aside, manifest=manifest, digest="")
+        parity = check_parity(partial(_scores, model), draft)
+        smaller = make_smaller(model, draft, facts_of(source), wish, console=console)
+        card = source.file("MODEL_CARD.md").read_text(encoding="utf-8")
+        _finish(smaller.bundle, with_precisions(card, smaller.bundle.manifest))
+        return _report(out, read_bundle(aside), parity, smaller)
+
+
+def _report(
+    out: Path, bundle: Bundle, parity: dict[str, float | None], smaller: Smaller | None
+) -> ExportReport:
+    return ExportReport(
+        path=out,
+        label=bundle.label,
+        files=bundle.manifest.files,
+        parity=parity,
+        table=() if smaller is None else smaller.table,
+        notes=() if smaller is None else smaller.notes,
+    )
 
 
 @contextlib.contextmanager
@@ -171,6 +242,7 @@ def check_parity(
     with contextlib.suppress(EngineUnavailableError):
         engine = OpenvinoEngine(bundle, threads=usable_cores())
         parity["OpenVINO"] = _worst(engine.infer(clips_NTHWC), wanted)
+    allowed *= max(1.0, *(float(np.abs(wanted[head]).max()) for head in HEADS if head in wanted))
     for runtime, worst in parity.items():
         if worst is not None and not worst <= allowed:
             raise ExportError(
@@ -243,15 +315,21 @@ def _read_evaluation(checkpoint: Path) -> dict[str, Any]:
     return dict(evaluation)
 
 
-def _write_manifest(
+def _draft(
     folder: Path, name: str, model: Geolocator, record: dict[str, Any], evaluation: dict[str, Any]
-) -> None:
-    """Write MODEL_CARD.md and bundle.json; no time and no path, so that it can be made again."""
+) -> Bundle:
+    """The bundle as far as it is known before its graphs are judged; nothing is hashed yet."""
     facts, config = dict(record["training"]), model.config
     rendered = facts.get("data") == "rendered"
     policies = _policies(evaluation)
-    widths = {**model.classes, "feature": config.width}
-    outputs = {name: widths[name] for name in model.outputs}
+    outputs = {output: model.widths[output] for output in model.outputs}
+    best = max(policies, key=lambda policy: policy.city_top1 or 0.0)
+    measured: dict[str, float | str] = {
+        "policy": best.policy,
+        "span_s": best.span_s,
+        **_accuracy(best),
+        "command": str(evaluation["command"]),
+    }
     manifest = Manifest(
         name=name,
         description=f"VideoMAE-{record['size']}, {config.frames} frames of {config.image_px} px, "
@@ -267,30 +345,25 @@ def _write_manifest(
         scenes=SCENE_GROUPS if "scene" in outputs else (),
         sampling=_sampling(facts.get("sampling", {}), policies),
         calibration=_calibration(evaluation),
-        files={},
+        files={
+            "model.onnx": describe_file(folder / "model.onnx", precision="fp32", **measured),
+            "places.csv": describe_file(folder / "places.csv"),
+        },
         training={
             "size": record["size"],
             **_plain_facts(facts),
         },
         licence=str(facts.get("licence", "Apache-2.0" if rendered else "not stated")),
     )
-    evaluation = {**evaluation, "command": _plain_command(str(evaluation.get("command", "")))}
-    card = model_card(manifest, evaluation)
-    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8", newline="\n")
-    best = max(policies, key=lambda policy: policy.city_top1 or 0.0)
-    files = {
-        "MODEL_CARD.md": describe_file(folder / "MODEL_CARD.md"),
-        "model.onnx": describe_file(
-            folder / "model.onnx",
-            precision="fp32",
-            policy=best.policy,
-            span_s=best.span_s,
-            **_accuracy(best),
-            command=evaluation["command"],
-        ),
-        "places.csv": describe_file(folder / "places.csv"),
-    }
-    write_manifest(folder, replace(manifest, files=files))
+    return Bundle(path=folder, manifest=manifest, digest="")
+
+
+def _finish(draft: Bundle, text: str) -> None:
+    """Write MODEL_CARD.md and bundle.json; no time and no path, so that it can be made again."""
+    card = draft.file("MODEL_CARD.md")
+    card.write_text(text, encoding="utf-8", newline="\n")
+    files = {"MODEL_CARD.md": describe_file(card), **draft.manifest.files}
+    write_manifest(draft.path, replace(draft.manifest, files=files))
 
 
 def _accuracy(policy: PolicyAccuracy) -> dict[str, float]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engines.bundle import LEVELS
+from engines.bundle import GRAPHS, LEVELS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from engines.bundle import Manifest
+
+
+_PRECISIONS, _USE = "## Precisions", "## Use"
 
 
 def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
@@ -45,7 +48,8 @@ def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
             "",
             *_mode_table(evaluation),
             *_policy_table(manifest),
-            "## Use",
+            *_precisions(manifest),
+            _USE,
             "",
             (
                 "Trying, testing and teaching the pipeline, on footage that `geotag demo` renders."
@@ -64,6 +68,13 @@ def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
             "",
         )
     )
+
+
+def with_precisions(card: str, manifest: Manifest) -> str:
+    """A card that is there, with the table of precisions put in or replaced."""
+    before, _, after = card.partition(_USE)
+    before = before.partition(_PRECISIONS)[0]
+    return before + "\n".join(_precisions(manifest)) + "\n" + _USE + after
 
 
 def _mode_table(evaluation: dict[str, Any]) -> list[str]:
@@ -86,7 +97,42 @@ def _policy_table(manifest: Manifest) -> list[str]:
     return [head, "| --- |" + " --: |" * 4, *rows, ""]
 
 
-def _percent(share: float | None) -> str:
+def _precisions(manifest: Manifest) -> list[str]:
+    """The smaller forms of the network, beside float32 on the same clips."""
+    if manifest.quantization is None:
+        return []
+    clips = manifest.quantization["calibration"]
+    rows = []
+    for precision, name in GRAPHS.items():
+        if name not in manifest.files:
+            continue
+        record = manifest.files[name]
+        measured = record.measured
+        rows.append(
+            f"| {precision} | {name} | {record.size_bytes / 1e6:.1f} | "
+            + " | ".join(
+                _percent(measured.get(f"agreement_{level}")) if precision != "fp32" else "-"
+                for level in LEVELS
+            )
+            + f" | {measured.get('latency_ms', '-')} | {measured.get('judged_by', '-')} |"
+        )
+    forced = manifest.quantization["gate"]["forced"]
+    return [
+        _PRECISIONS,
+        "",
+        f"int8 was calibrated on {clips['clips']} clips ({clips['source']}), and judged with fp16 "
+        f"by {clips['held_out_clips']} others at most; `calibration.csv` lists both.",
+        *(["It lost more than allowed, and was written all the same (`--force`)."] * bool(forced)),
+        "",
+        f"| precision | file | MB | {' | '.join(f'same {level} %' for level in LEVELS)} "
+        "| ms a clip | judged with |",
+        "| --- | --- | --: |" + " --: |" * (len(LEVELS) + 1) + " --- |",
+        *rows,
+        "",
+    ]
+
+
+def _percent(share: Any) -> str:  # noqa: ANN401 - of a record, where anything may stand
     return "not measured" if share is None else f"{100 * share:.1f}"
 
 

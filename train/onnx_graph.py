@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.dialect import OPSET, check_dialect
 from engines.bundle import LEVELS
 from train.models.geolocator import Geolocator
 from train.models.teachers import ATTENTION_HEADS, LIFTED
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-OPSET = 20
-"""First with Gelu, last that TensorRT 10.3 reads whole; attention stays MatMul and Softmax."""
 IR_VERSION = 9
 
 
@@ -51,6 +50,9 @@ def write_graph(graph: onnx.GraphProto, path: Path, *, data: str | None = None) 
         path: the file.
         data: name of a file beside it that takes the weights, so that a runtime may map them
             instead of reading them into memory twice; None keeps them in the one file.
+
+    Raises:
+        DialectError: the graph is not one that every runtime reads.
     """
     proto = helper.make_model(
         graph,
@@ -59,6 +61,7 @@ def write_graph(graph: onnx.GraphProto, path: Path, *, data: str | None = None) 
         producer_name="geotag",
     )
     onnx.checker.check_model(proto, full_check=True)
+    check_dialect(proto, doing=f"writing {path.name}")
     if data is None:
         path.write_bytes(proto.SerializeToString(deterministic=True))
         return
@@ -142,13 +145,12 @@ def build_graph(model: Geolocator) -> onnx.GraphProto:
     if model.teachers.config.scene == "attention":
         _scene(graph, model)
     clip = ("N", config.frames, config.image_px, config.image_px, 3)
-    widths = {**model.classes, "feature": config.width}
     return helper.make_graph(
         graph.nodes,
         "geolocator",
         [helper.make_tensor_value_info("clip", TensorProto.UINT8, clip)],
         [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", widths[name]])
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", model.widths[name]])
             for name in model.outputs
         ],
         list(graph.constants.values()),

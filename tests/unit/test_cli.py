@@ -533,6 +533,7 @@ def test_the_flags_of_scan_are_frozen(capsys: pytest.CaptureFixture[str]) -> Non
         "--out",
         "--bundle",
         "--engine",
+        "--precision",
         "--clips",
         "--sampling",
         "--gpx",

@@ -50,7 +50,10 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     assert "unknown setting 'clipps'. Did you mean \"clips\"?" in text
     assert "stop_prob: 2 is not a probability above 0 and up to 1." in text
     assert "out: [1] holds something that is not a file name." in text
-    assert "--engine: 'openvin' is not one of auto, openvino. Did you mean \"openvino\"?" in text
+    assert (
+        "--engine: 'openvin' is not one of auto, openvino, tensorrt, tensorrt-rtx. "
+        'Did you mean "openvino"?'
+    ) in text
     assert "--clips: '0' is not \"auto\" or a whole number from 1 up." in text
 
 

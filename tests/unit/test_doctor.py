@@ -1,15 +1,27 @@
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from engines.base import EngineError
+from engines.base import EngineError, EngineReport, EngineUnavailableError
 from engines.bundle import Bundle
 from geotag import bundles, doctor
 from geotag.cli import main
-from geotag.doctor import describe, examine
+from geotag.doctor import describe
 from tests.fakes import make_bundle, open_fake_engine
+from tests.machines import BROKEN, LAPTOP, ORIN_NANO, make_machine
+
+
+def probe_openvino(name: str) -> EngineReport:
+    """OpenVINO works, and there is no TensorRT."""
+    if name != "openvino":
+        raise EngineUnavailableError(f"starting {name}: it is not installed.")
+    return EngineReport(version="2026.4.1", device="Some CPU", detail="computes in FP32")
+
+
+examine = partial(doctor.examine, probe=probe_openvino)
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +38,17 @@ def folder(tmp_path: Path, bundle: Bundle) -> Path:
     return tmp_path / "bundles"
 
 
-def test_an_engine_is_tried_with_a_bundle(folder: Path, bundle: Bundle) -> None:
+def test_an_engine_is_tried_with_one_layer_and_with_a_bundle(folder: Path, bundle: Bundle) -> None:
     report = examine(open_fake_engine, folder=folder)
-    openvino, tensorrt = report.engines
+    openvino, tensorrt, rtx = report.engines
     assert openvino.is_usable
     assert f"fake-cpu on 1 thread; compiled {bundle.label} in " in openvino.detail
-    assert (tensorrt.is_usable, tensorrt.detail) == (False, "not part of this version of geotag")
+    assert "\nengine    openvino 2026.4.1 on Some CPU: built and ran one layer; " in describe(
+        report
+    )
+    for engine, name in ((tensorrt, "tensorrt"), (rtx, "tensorrt-rtx")):
+        assert not engine.is_usable
+        assert f"\nengine    {name}: no: starting {name}: it is not installed." in describe(report)
 
 
 def test_a_damaged_bundle_is_told(folder: Path) -> None:
@@ -47,23 +64,57 @@ def test_an_engine_that_breaks_is_told(folder: Path) -> None:
         raise EngineError("compiling: no such instruction.")
 
     openvino = examine(open_engine, folder=folder).engines[0]  # type: ignore[arg-type]
-    assert (openvino.is_usable, openvino.detail) == (False, "compiling: no such instruction.")
+    assert not openvino.is_usable
+    assert openvino.detail.endswith("does not: compiling: no such instruction.")
+    assert "openvino 2026.4.1 on Some CPU: no; one layer works, " in describe(
+        examine(open_engine, folder=folder)  # type: ignore[arg-type]
+    )
 
 
-def test_without_a_bundle_nothing_is_tried(tmp_path: Path) -> None:
+def test_without_a_bundle_one_layer_must_do(tmp_path: Path) -> None:
     report = examine(open_fake_engine, folder=tmp_path)
-    assert "not tried, for want of a valid bundle" in report.engines[0].detail
+    assert report.engines[0].is_usable
+    assert report.engines[0].detail == "computes in FP32"
     assert report.bundles == ()
     assert "bundles   0 known by name" in describe(report)
 
 
-def test_a_missing_package_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "versions", lambda *_: {"openvino": None, "av": "1"})
-    report = examine(open_fake_engine, folder=folder)
-    assert (
-        report.engines[0].detail == "not installed: pip install '.[cpu]' in geotag's source folder"
-    )
-    assert "openvino  not installed" in describe(report)
+def test_a_jetson_is_told_whole(tmp_path: Path) -> None:
+    root = make_machine(tmp_path / "orin", ORIN_NANO)
+    text = describe(examine(open_fake_engine, folder=tmp_path, root=root))
+    for line in (
+        "module    Jetson Orin Nano 8 GB",
+        "jetpack   L4T 36.4.3 (JetPack 6)",
+        "power     MAXN_SUPER (mode 2)",
+        "gpu       integrated GPU, 612 of 1020 MHz now",
+        "memory    7.4 GiB, 5.0 available, 1.0 used for nothing",
+    ):
+        assert f"\n{line}\n" in text
+    assert text.count("\nmemory") == 1
+    assert "TensorRT sees the 1.0 GiB of memory that are used for nothing" in text
+    assert "drop_caches" in text
+
+
+def test_jetpacks_tensorrt_out_of_sight_is_pointed_at(tmp_path: Path) -> None:
+    files = ORIN_NANO | {"usr/lib/python3.10/dist-packages/tensorrt/__init__.py": ""}
+    root = make_machine(tmp_path / "orin", files)
+    (note, *_) = examine(open_fake_engine, folder=tmp_path, root=root).notes
+    assert "usr/lib/python3.10/dist-packages, where this Python does not look" in note
+    assert "--system-site-packages" in note
+
+    def probe(name: str) -> EngineReport:
+        return EngineReport(version="10.3", device="Orin", detail=name)
+
+    seen = doctor.examine(open_fake_engine, folder=tmp_path, root=root, probe=probe)
+    assert not [note for note in seen.notes if "dist-packages" in note]
+
+
+@pytest.mark.parametrize("files", [LAPTOP, BROKEN, {}], ids=["laptop", "broken", "nothing"])
+def test_other_machines_get_no_advice_for_jetsons(tmp_path: Path, files: dict[str, str]) -> None:
+    root = make_machine(tmp_path / "machine", files)
+    report = examine(open_fake_engine, folder=tmp_path, root=root)
+    assert report.notes == ()
+    json.dumps(report.to_json())
 
 
 def test_the_cache_can_be_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -86,7 +137,7 @@ def test_a_real_engine_is_really_run(tmp_path: Path) -> None:
     from engines.choose import open_engine
 
     make_bundle(tmp_path / "colours", onnx=True)
-    openvino = examine(open_engine, folder=tmp_path).engines[0]
+    openvino = doctor.examine(open_engine, folder=tmp_path).engines[0]
     assert openvino.is_usable
     assert "ran one clip in" in openvino.detail
 

@@ -80,6 +80,11 @@ class Geolocator(nn.Module):
         scene = () if self.teachers.config.scene == "none" else ("scene",)
         return (*LEVELS, *scene, "feature")
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of every head and of the feature."""
+        return {**self.classes, "feature": self.config.width}
+
     def families(self) -> tuple[Family, ...]:
         """Linear layers of the blocks that read one tensor, for quantization; see `Family`."""
         return tuple(

@@ -13,6 +13,7 @@ import numpy as np
 
 from engines.bundle import (
     LEVELS,
+    WEIGHTS,
     DecodingMode,
     InputSpec,
     LevelCalibration,
@@ -23,7 +24,6 @@ from engines.bundle import (
     read_bundle,
     write_manifest,
 )
-from engines.openvino_cpu import WEIGHTS
 from geotag.places.hierarchy import build_hierarchy, log_softmax
 from geotag.places.lists import places_text
 from train.data.world import SCENE_GROUPS

@@ -222,7 +222,7 @@ def test_the_engine_runs_the_bundle_as_torch_ran_the_checkpoint(run: Path, tmp_p
 def test_the_card_of_a_rendered_world_says_so_first(run: Path, tmp_path: Path) -> None:
     out = export_bundle(run, tmp_path / "bundle").path
     lines = (out / "MODEL_CARD.md").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "# bundle"
+    assert lines[0] == "# run"
     assert lines[2].startswith("This model answers only for the rendered world")
     assert "| marginal | 50.0 | 55.0 | 60.0 | 87.5 |" in lines
     assert "| dense | 2.5 | 50.0 | 62.5 | 300 |" in lines

@@ -1,0 +1,1 @@
+"""What the machine under us is: read from files, never set."""

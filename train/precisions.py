@@ -1,0 +1,257 @@
+"""From one float32 network to the graphs of the precisions that were asked for.
+
+The graphs are written, checked and listed; whether they may be shipped is another matter
+(`train.judging`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from rich.progress import Progress
+
+from calibration.dialect import check_dialect, read_graph
+from calibration.errors import CalibrationError, DialectError
+from calibration.half import halve_graph
+from calibration.quantize import QuantizedState, compact_graph, quantize_graph
+from calibration.ranges import LARGE, observe
+from calibration.recipe import quantize_model
+from engines.bundle import GRAPHS, TENSORRT_GRAPHS
+from train.onnx_graph import build_graph, write_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from calibration.ranges import Observed
+    from calibration.recipe import FamilyReport, Quantized
+    from geotag.wish import PrecisionWish
+    from train.calibration_clips import CalibrationSet
+    from train.clip_pools import ClipPool
+    from train.models.geolocator import Geolocator
+
+FLOAT32_FROM = "feature"
+"""Node from which on the float16 graphs compute in float32: the mean over the tokens."""
+MAX_ERROR = 0.02
+"""Squared error of a family's outputs, as a share of their variance (17 dB), beyond which it stays
+in floating point; what trained networks show is below 0.001."""
+_BATCH = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lowered:
+    """What was written."""
+
+    files: dict[str, str]
+    """File -> its precision, in the order of a bundle."""
+    recipe: dict[str, Any]
+    """How each family was quantized, for the bundle's record; empty without int8."""
+    quantized: Quantized[Geolocator] | None
+    """What int8 was made from; None where there is none, or somebody brought it."""
+    skipped: tuple[str, ...]
+    """Families that stay in floating point."""
+    notes: tuple[str, ...]
+
+
+def lower(
+    model: Geolocator,
+    folder: Path,
+    wish: PrecisionWish,
+    clips: CalibrationSet,
+    *,
+    console: Console,
+) -> Lowered:
+    """Write the graphs of float16 and int8 into a folder.
+
+    Args:
+        model: in float32, as it was trained.
+        folder: of the bundle.
+        wish: what is asked for; not fp32 alone.
+        clips: to calibrate on.
+        console: where progress is shown.
+
+    Raises:
+        CalibrationError: activations that fit neither, a layer to skip that is not there, or
+            footage that cannot be read any more.
+        DialectError: a graph that somebody brings is outside the dialect.
+    """
+    # Before minutes of calibration: a misspelt layer, or a graph that will not do.
+    named = _named(model, wish.skipped)
+    brought = None if wish.own_graph is None else _brought(wish.own_graph, model)
+    observed = _observe(model, clips.calibration, console)
+    notes = []
+    too_large = observed.too_large()
+    if too_large:
+        notes.append(_overflow(too_large))
+        if wish.precision == "fp16":
+            raise CalibrationError(f"making the float16 model: {notes[0]}")
+    files: dict[str, str] = {}
+    graph = build_graph(model)
+    if not too_large:
+        half = halve_graph(graph, float32_from=[FLOAT32_FROM], pixels=wish.pixels)
+        write_graph(half, folder / GRAPHS["fp16"])
+        files[GRAPHS["fp16"]] = "fp16"
+    if wish.precision != "int8":
+        return Lowered(files=files, recipe={}, quantized=None, skipped=(), notes=tuple(notes))
+    quantized, skipped = None, named
+    if brought is None:
+        quantized = _quantize(model, observed, console)
+        skipped = _skipped(named, quantized.reports)
+        notes += _unquantizable(named, skipped)
+        state = quantized.state.without(set(skipped))
+        write_int8(quantized, state, folder, wish, has_half=not too_large)
+    else:
+        check_dialect(brought, doing=f"taking {wish.own_graph}")
+        _write_brought(brought.graph, folder, wish, has_half=not too_large, notes=notes)
+    for name in (GRAPHS["int8"], TENSORRT_GRAPHS["int8"]):
+        if (folder / name).exists():
+            files[name] = "int8"
+    return Lowered(
+        files=files,
+        recipe=_record(quantized, skipped, model),
+        quantized=quantized,
+        skipped=skipped,
+        notes=tuple(notes),
+    )
+
+
+def write_int8(
+    quantized: Quantized[Geolocator],
+    state: QuantizedState,
+    folder: Path,
+    wish: PrecisionWish,
+    *,
+    has_half: bool,
+) -> None:
+    """Write the two files of one state: between float32 operations, and between float16 ones."""
+    kept = {linear for family in state.families.values() for linear in family.linears}
+    graph = build_graph(quantized.corrected(kept))
+    write_graph(compact_graph(quantize_graph(graph, state)), folder / GRAPHS["int8"])
+    if has_half:
+        typed = quantize_graph(graph, state, weights=wish.weights)
+        half = halve_graph(typed, float32_from=[FLOAT32_FROM], pixels=wish.pixels)
+        write_graph(half, folder / TENSORRT_GRAPHS["int8"])
+
+
+def _observe(model: Geolocator, pool: ClipPool, console: Console) -> Observed:
+    with Progress(console=console) as progress:
+        task = progress.add_task("watching activations", total=pool.count)
+        return observe(
+            model,
+            model.families(),
+            (batch.clips_NTHWC for batch in pool.batches(_BATCH)),
+            clips=pool.count,
+            advance=lambda count: progress.advance(task, count),
+        )
+
+
+def _quantize(model: Geolocator, observed: Observed, console: Console) -> Quantized[Geolocator]:
+    families = model.families()
+    with Progress(console=console) as progress:
+        task = progress.add_task("choosing scales", total=len(families))
+        return quantize_model(model, families, observed, advance=lambda: progress.advance(task))
+
+
+def _named(model: Geolocator, asked: Sequence[str]) -> tuple[str, ...]:
+    """Families that were named, one by one or by their block."""
+    names = [family.name for family in model.families()]
+    found: set[str] = set()
+    for name in asked:
+        here = [each for each in names if each == name or each.startswith(f"{name}.")]
+        if not here:
+            raise CalibrationError(
+                f"leaving {name} in floating point: there is no such layer. Allowed are "
+                f"{names[0]} to {names[-1]}, and blocks as a whole, such as "
+                f"{names[0].rpartition('.')[0]}."
+            )
+        found.update(here)
+    return tuple(name for name in names if name in found)
+
+
+def _skipped(named: Sequence[str], reports: Sequence[FamilyReport]) -> tuple[str, ...]:
+    return tuple(
+        report.name for report in reports if report.name in named or not report.error <= MAX_ERROR
+    )
+
+
+def _unquantizable(named: Sequence[str], skipped: Sequence[str]) -> list[str]:
+    own = [name for name in skipped if name not in named]
+    if not own:
+        return []
+    return [f"{', '.join(own)} stay in floating point: no scale was good enough for them"]
+
+
+def _overflow(too_large: dict[str, float]) -> str:
+    worst = max(too_large, key=lambda name: too_large[name])
+    return (
+        f"values of {too_large[worst]:.3g} pass through {worst}; float16 ends at 65504, and no "
+        f"file is written for it above {LARGE:.0f}. fp32, and int8 on CPUs, are not concerned"
+    )
+
+
+def _record(
+    quantized: Quantized[Geolocator] | None, skipped: Sequence[str], model: Geolocator
+) -> dict[str, Any]:
+    if quantized is None:
+        return {"made_by": "a graph that was brought"}
+    return {
+        "made_by": "geotag",
+        "families": {
+            report.name: {
+                "smoothing": report.exponent,
+                "range": report.range,
+                "error": float(f"{report.error:.3g}"),
+            }
+            for report in quantized.reports
+            if report.name not in skipped
+        },
+        "in_floating_point": list(skipped),
+    }
+
+
+def _brought(path: Path, model: Geolocator) -> onnx.ModelProto:
+    """A graph that somebody brings, with the outputs that the model has."""
+    found = read_graph(path)
+    check_dialect(found, doing=f"taking {path}")
+    wanted = {name: model.widths[name] for name in model.outputs}
+    outputs = {
+        port.name: (port.type.tensor_type.shape.dim or [None])[-1] for port in found.graph.output
+    }
+    widths = {name: 0 if axis is None else axis.dim_value for name, axis in outputs.items()}
+    if widths != wanted:
+        raise DialectError(
+            f"taking {path}: its outputs are {widths}, those of the checkpoint are {wanted}. "
+            "Quantize the model.onnx that geotag export writes for it."
+        )
+    clip = found.graph.input[0].type.tensor_type
+    if clip.elem_type != onnx.TensorProto.UINT8:
+        raise DialectError(
+            f"taking {path}: its input is not uint8. Quantize the model.onnx that geotag export "
+            "writes."
+        )
+    return found
+
+
+def _write_brought(
+    graph: onnx.GraphProto, folder: Path, wish: PrecisionWish, *, has_half: bool, notes: list[str]
+) -> None:
+    write_graph(graph, folder / GRAPHS["int8"])
+    if not has_half:
+        return
+    named = onnx.GraphProto()
+    named.CopyFrom(graph)
+    starts = []
+    for number, node in enumerate(named.node):
+        node.name = node.name or f"{node.op_type}.{number}"
+        if FLOAT32_FROM in node.output:
+            starts.append(node.name)
+    try:
+        half = halve_graph(named, float32_from=starts, pixels=wish.pixels)
+        write_graph(half, folder / TENSORRT_GRAPHS["int8"])
+    except (CalibrationError, onnx.checker.ValidationError) as exc:
+        (folder / TENSORRT_GRAPHS["int8"]).unlink(missing_ok=True)
+        notes.append(f"no int8 file for TensorRT was made of {wish.own_graph}: {exc}")
