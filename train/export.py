@@ -39,6 +39,7 @@ from engines.bundle import (
     read_bundle,
     write_manifest,
 )
+from engines.macs import count_macs
 from geotag.errors import OutputError
 from geotag.wish import PrecisionWish
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
@@ -329,11 +330,18 @@ def _draft(
         },
         training={
             "size": record["size"],
+            "gmac_per_clip": _gmac(folder / "model.onnx", config.frames, config.image_px),
             **plain_facts(facts),
         },
         licence=str(facts.get("licence", "Apache-2.0" if rendered else "not stated")),
     )
     return Bundle(path=folder, manifest=manifest, digest="")
+
+
+def _gmac(path: Path, frames: int, image_px: int) -> float | None:
+    """Multiplications with an addition that a clip takes, in 10^9; None without OpenVINO."""
+    macs = count_macs(path, clip_shape=(frames, image_px, image_px, 3))
+    return None if macs is None else round(macs / 1e9, 3)
 
 
 def _finish(draft: Bundle, text: str) -> None:
