@@ -162,7 +162,7 @@ class _Watch:
 
     def _peaking(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def peak(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-            largest = max(_peak(given[0]), _peak(out))
+            largest = float(np.maximum(_peak(given[0]), _peak(out)))  # max() may lose a NaN
             held = self.peaks.get(name, 0.0)
             if np.isfinite(held) and not largest <= held:  # not a number comes in, and stays
                 self.peaks[name] = largest
