@@ -72,7 +72,7 @@ def usable_scale(scale: Any) -> NDArray[np.float32]:  # noqa: ANN401 - a number 
     wanted = np.maximum(np.asarray(scale, np.float64), SMALLEST_SCALE)
     with np.errstate(over="ignore"):
         near = wanted.astype(np.float16)
-    near = np.where(near < wanted, np.nextafter(near, np.float16(np.inf)), near)
+        near = np.where(near < wanted, np.nextafter(near, np.float16(np.inf)), near)
     if not np.isfinite(near).all():
         raise CalibrationError(
             f"quantizing with a scale of {float(np.max(wanted)):.3g}: the largest is 65504, that "
