@@ -19,7 +19,17 @@ from calibration.quantize import QuantizedState
 from engines.bundle import LEVELS, read_bundle
 from geotag.cli import main
 from tests.fakes import write_colour_video
-from tests.lowered import CITIES, CLASSES, TINY, calibration_set, clips_of, draw, run, tell_apart
+from tests.lowered import (
+    CITIES,
+    CLASSES,
+    TINY,
+    calibration_set,
+    clips_of,
+    draw,
+    one_thread,
+    run,
+    tell_apart,
+)
 from tests.media import write_video
 from train import export as exporting
 from train import precisions, smaller
@@ -27,7 +37,7 @@ from train.checkpoint import save_checkpoint
 from train.latency import latencies_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -58,6 +68,12 @@ EVALUATION = {
     "calibration": {},
     "command": "python -m train.fit --preset tiny",
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 def _places() -> str:
