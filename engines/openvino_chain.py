@@ -49,14 +49,18 @@ def open_chain(
         EngineError: it does not compile the network.
     """
     openvino = _import()
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
     try:
         core = openvino.Core()
+        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        is_narrow = chain.precision == "int8" and "BF16" in able  # as OpenvinoEngine has it
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "bf16" if is_narrow else "f32",
+            "ENABLE_CPU_PINNING": False,
+            "ENABLE_HYPER_THREADING": False,
+        }
         compiled = core.compile_model(core.read_model(chain.to_onnx()), "CPU", settings)
         request = compiled.create_infer_request()
     except RuntimeError as exc:

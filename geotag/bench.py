@@ -23,6 +23,7 @@ from geotag.bench_report import BenchReport, Measurement
 from geotag.device.facts import Clocks, read_clocks, read_device
 from geotag.device.files import MACHINE
 from geotag.device.gpus import read_gpus
+from geotag.device.system import read_load
 from geotag.peaks import Peak, known_peak
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
 BenchEngine = EngineName | Literal["all"]
 BenchPrecision = Precision | Literal["auto"]
 
-PEAK_WIDTH = {"cpu": 1536, "gpu": 4096}
-"""Large enough that nothing but multiplying counts, small enough for the memory of any device."""
-PEAK_LAYERS = {"cpu": 4, "gpu": 24}
+PEAK_SHAPES = {"cpu": ((768, 8), (2048, 3)), "gpu": ((4096, 24),)}
+"""Width and number of the matrices, large enough that nothing but multiplying counts. Few cores
+are fastest where all fits into their caches, many where there is much to share out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,15 @@ class Effort:
 
 
 @dataclass(slots=True)
+class _Products:
+    """Large matrices, multiplied to find the peak."""
+
+    chain: Chain
+    run: Run
+    taken_s: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class _Subject:
     """What is being measured."""
 
@@ -74,9 +84,8 @@ class _Subject:
     taken_s: list[float] = field(default_factory=list)
     seen: list[Clocks] = field(default_factory=list)
     card_mhz: float | None = None
-    chain: Chain | None = None
-    run_chain: Run | None = None
-    chain_s: list[float] = field(default_factory=list)
+    products: list[_Products] = field(default_factory=list)
+    """Where no data sheet tells the peak."""
 
     @property
     def is_on_gpu(self) -> bool:
@@ -121,7 +130,7 @@ def measure(
     effort = effort or Effort()
     device = read_device(root)
     subjects, skipped = _open_all(bundle, open_engine, engine, precision, say)
-    before = read_clocks(root)
+    before, busy = read_clocks(root), read_load(root)
     try:
         clips = _draw_clips(bundle, batch)
         for subject in subjects:
@@ -142,6 +151,7 @@ def measure(
         gmac_source=None if macs is None else macs[1],
         power_mode=str(jetson.power_mode) if jetson and jetson.power_mode else None,
         device=device,
+        load=busy,
         hottest_celsius=(before.hottest_celsius, read_clocks(root).hottest_celsius),
         measurements=tuple(
             _measurement(subject, device, batch, None if macs is None else macs[0])
@@ -191,8 +201,8 @@ def _open(
     wanted = None if precision == "auto" else precision
     opened, choice = open_engine(bundle, engine=engine, precision=wanted, say=say)
     kind = next((name for name in sorted(PROBED, reverse=True) if opened.name.startswith(name)), "")
-    named = opened.name.rpartition("-")[2]
-    found = next((name for name in PRECISIONS if name == named), PRECISIONS[0])
+    named = opened.name.split("-")  # such as openvino-cpu-int8-bf16
+    found = next((name for name in PRECISIONS if name in named), PRECISIONS[0])
     return _Subject(engine=opened, choice=choice, kind=kind, precision=found)
 
 
@@ -209,18 +219,20 @@ def _prepare_peak(subject: _Subject, device: Device, open_chain: OpenChain) -> N
     """Where no data sheet tells the peak, multiply large matrices with the same engine."""
     if subject.is_on_gpu and known_peak(device.jetson, subject.precision, 1.0) is not None:
         return
-    size = "gpu" if subject.is_on_gpu else "cpu"
-    chain = Chain(
-        rows=PEAK_WIDTH[size],
-        width=PEAK_WIDTH[size],
-        layers=PEAK_LAYERS[size],
-        precision=subject.precision,
-    )
-    try:
-        subject.run_chain = open_chain(subject.kind, chain, threads=subject.choice.threads)
-    except EngineError:
-        return  # the share is then unknown, which the table says
-    subject.chain = chain
+    for width, layers in PEAK_SHAPES["gpu" if subject.is_on_gpu else "cpu"]:
+        chain = Chain(rows=width, width=width, layers=layers, precision=subject.precision)
+        try:
+            run = open_chain(subject.kind, chain, threads=subject.choice.threads)
+            run(_row_for(chain))  # the first time is no measure
+        except EngineError:
+            continue  # without any, the share is unknown, which the table says
+        subject.products.append(_Products(chain=chain, run=run))
+
+
+def _row_for(chain: Chain) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.ones((1, chain.width), dtype=np.float32)
 
 
 def _run_rounds(
@@ -230,23 +242,18 @@ def _run_rounds(
     root: Path,
     clock: Callable[[], float],
 ) -> None:
-    import numpy as np
-
     while any(_needs_more(subject, effort) for subject in subjects):
         for subject in subjects:
             started_s = clock()
             subject.engine.infer(clips)
             subject.taken_s.append(clock() - started_s)
             subject.seen.append(read_clocks(root))
-            if subject.run_chain is None or len(subject.chain_s) >= effort.peak_runs:
-                continue
-            assert subject.chain is not None
-            row_1K = np.ones((1, subject.chain.width), dtype=np.float32)
-            if not subject.chain_s:
-                subject.run_chain(row_1K)  # the first one is no measure
-            started_s = clock()
-            subject.run_chain(row_1K)
-            subject.chain_s.append(clock() - started_s)
+            for products in subject.products:
+                if len(products.taken_s) < effort.peak_runs:
+                    row_1K = _row_for(products.chain)
+                    started_s = clock()
+                    products.run(row_1K)
+                    products.taken_s.append(clock() - started_s)
 
 
 def _ask_card(subjects: list[_Subject], clips: NDArray[np.uint8], root: Path) -> None:
@@ -274,13 +281,8 @@ def _measurement(subject: _Subject, device: Device, batch: int, macs: float | No
         peak = known_peak(
             device.jetson, subject.precision, gpu_mhz, multiprocessors=_multiprocessors()
         )
-    if peak is None and subject.chain is not None:
-        peak = Peak(
-            macs_a_second=subject.chain.macs / min(subject.chain_s),
-            is_measured=True,
-            how=f"measured in this run: {subject.precision} matrices of {subject.chain.width} x "
-            f"{subject.chain.width}, the best of {len(subject.chain_s)} runs",
-        )
+    if peak is None:
+        peak = _measured_peak(subject)
     speed = None if macs is None else macs * batch / median_s
     return Measurement(
         engine=subject.engine.name,
@@ -298,6 +300,19 @@ def _measurement(subject: _Subject, device: Device, batch: int, macs: float | No
         share_of_peak=None if speed is None or peak is None else speed / peak.macs_a_second,
         gpu_mhz=gpu_mhz,
         cpu_mhz=_median([clocks.cpu_mhz for clocks in subject.seen]),
+    )
+
+
+def _measured_peak(subject: _Subject) -> Peak | None:
+    best = max(subject.products, key=lambda each: each.chain.macs / min(each.taken_s), default=None)
+    if best is None:
+        return None
+    width = best.chain.width
+    return Peak(
+        macs_a_second=best.chain.macs / min(best.taken_s),
+        is_measured=True,
+        how=f"measured in this run: {subject.precision} matrices of {width} x {width}, the best of "
+        f"{sum(len(each.taken_s) for each in subject.products)} runs",
     )
 
 

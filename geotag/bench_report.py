@@ -23,6 +23,9 @@ HEAD = (
     "power mode",
 )
 
+BUSY = 0.5
+"""A load above it disturbs what is measured."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
@@ -59,6 +62,8 @@ class BenchReport:
     power_mode: str | None
     """Of a Jetson; other machines have none that could be asked for."""
     device: Device
+    load: float | None
+    """Programs that wanted a core in the minute before."""
     hottest_celsius: tuple[float | None, float | None]
     """Before and after."""
     measurements: tuple[Measurement, ...]
@@ -95,6 +100,11 @@ def describe_bench(report: BenchReport) -> str:
         lines.append(
             "note      a batch is handed over at once and run clip by clip: that is how a scan's "
             "engines are compiled"
+        )
+    if report.load is not None and report.load > BUSY:
+        lines.append(
+            f"note      other programs are at work (load {report.load:.1f} when this began): times "
+            "are too long and shares too small"
         )
     before, after = report.hottest_celsius
     if before is not None and after is not None:

@@ -166,6 +166,11 @@ def _check(wish: PrecisionWish) -> None:
         raise typer.BadParameter("--int8-skip and --int8-onnx belong to --precision int8.")
     if wish.skipped and wish.own_graph:
         raise typer.BadParameter("--int8-skip and --int8-onnx exclude each other.")
+    if wish.precision == "int8" and wish.builder == "torch-tensorrt" and wish.has_plan:
+        raise typer.BadParameter(
+            "--builder torch-tensorrt compiles fp32 and fp16. int8 needs the int8 graph: "
+            "--builder onnx, or --no-plan."
+        )
     if wish.precision == "fp32" and wish.calib is not None:
         raise typer.BadParameter("--calib belongs to --precision fp16 or int8.")
 

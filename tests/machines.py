@@ -75,6 +75,7 @@ ORIN_NANO: dict[str, str] = {
     "etc/nvpmodel.conf": MODES,
     "usr/sbin/nvpmodel": program("NVPM WARN: fan mode is not set!\nNV Power Mode: MAXN_SUPER\n2"),
     "proc/cpuinfo": ARM_CPU,
+    "proc/loadavg": "0.08 0.12 0.09 1/312 4711\n",
     "proc/meminfo": (
         "MemTotal:        7802736 kB\nMemFree:         1048576 kB\nMemAvailable:    5242880 kB\n"
     ),
@@ -143,6 +144,7 @@ LAPTOP: dict[str, str] = {
     "sys/class/dmi/id/sys_vendor": "LENOVO\n",
     "sys/class/dmi/id/product_name": "21HDCTO1WW\n",
     "proc/cpuinfo": LAPTOP_CPU,
+    "proc/loadavg": "3.21 2.00 1.10 9/812 4711\n",
     "proc/meminfo": "MemTotal:       32505856 kB\n",
     "proc/driver/nvidia/version": (
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.124.06  Wed Feb 26 01:56:10 UTC 2025\n"
@@ -158,6 +160,7 @@ BROKEN: dict[str, str] = {
     "usr/sbin/nvpmodel": program("NVPM ERROR: no permission", code=1),
     "usr/bin/nvidia-smi": program("Failed to initialize NVML: Driver/library version mismatch"),
     "proc/cpuinfo": "nonsense",
+    "proc/loadavg": "busy",
     "proc/meminfo": "MemTotal: a lot",
     "usr/local/cuda/version.json": "[1]",
     "sys/class/thermal/thermal_zone0/temp": "warm\n",

@@ -23,6 +23,7 @@ from train.data.dataset import View
 from train.data.world import SCENE_GROUPS
 from train.evaluation.class_map import map_classes
 from train.evaluation.metrics import UNKNOWN
+from train.evaluation.sets import spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,8 @@ LISTED = ("clip", "city", "scene", "light", "use")
 """Columns of a listing."""
 _CANDIDATES = 1.5
 """Clips looked at for each that is calibrated on: what there is to choose from."""
+_SPARE = 1.25
+"""Held-out clips opened for each that is wanted: others take the place of those that are bad."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,7 +58,7 @@ class CalibrationSet:
     source: str
     """What they are clips of, such as `rendered world train`; no path."""
     notes: tuple[str, ...]
-    """What a person should know, such as files that could not be read."""
+    """What a person should know, such as files that could not be read; may name paths."""
     listing: str
     """CSV with the columns LISTED, one line a clip, LF ends, no path of this machine."""
 
@@ -103,7 +106,7 @@ def open_calibration(
         trained_on,
         Wanted(
             calibrating=int(clips * _CANDIDATES),
-            judging=held_out,
+            judging=int(held_out * _SPARE),
             sampling=sampling,
             splitting=splitting,
             seed=seed,
@@ -116,30 +119,9 @@ def open_calibration(
         picking=picking,
         seed=seed,
     )
-
-    def look(part: Part, use: str, count: int | None) -> ClipPool:
-        looks, bad = look_at(
-            part.dataset,
-            view,
-            part.indices,
-            workers=workers,
-            console=console,
-            title=f"looking at {use}",
-        )
-        _refuse_few(part, use, looks, bad)
-        chosen = looks if count is None else _choose(looks, count)
-        return ClipPool(
-            dataset=part.dataset,
-            view=view,
-            looks=tuple(chosen),
-            city_ids=_city_ids(part.dataset, chosen, hierarchy),
-            bad=tuple(bad),
-            workers=workers,
-        )
-
-    # Held-out clips stay as frequent as they are: an accuracy is a mean over footage as it comes.
-    calibrating = look(parts.calibrating, "calibrating clips", clips)
-    judging = look(parts.judging, "held-out clips", None)
+    looking = _Looking(view=view, workers=workers, console=console, hierarchy=hierarchy)
+    calibrating = looking.choose(parts.calibrating, clips)
+    judging = looking.sample(parts.judging, held_out)
     return CalibrationSet(
         calibration=calibrating,
         held_out=judging,
@@ -147,6 +129,62 @@ def open_calibration(
         notes=(*parts.notes, *_notes(calibrating, judging)),
         listing=_listing(calibrating, judging),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Looking:
+    """How clips are looked at."""
+
+    view: View
+    workers: int
+    console: Console
+    hierarchy: Hierarchy
+
+    def choose(self, part: Part, count: int) -> ClipPool:
+        """Of all clips of a part those that cover most."""
+        use = "calibrating clips"
+        looks, bad = self._look(part, range(len(part.indices)), use)
+        by_number = {look.number: look for look in looks}
+        chosen = [by_number[number] for number in select_clips(looks, count)]
+        return self._pool(part, chosen, bad, use)
+
+    def sample(self, part: Part, count: int) -> ClipPool:
+        """Clips from all over a part, as frequent as they are: an accuracy is a mean over those."""
+        use = "held-out clips"
+        places = spread(len(part.indices), count)
+        looks, bad = self._look(part, places, use)
+        spare = sorted(set(range(len(part.indices))) - set(places))
+        if len(looks) < count and spare:
+            more, worse = self._look(part, spare, f"other {use}")
+            looks = sorted([*looks, *more[: count - len(looks)]], key=lambda look: look.number)
+            bad += worse
+        return self._pool(part, looks, bad, use)
+
+    def _look(
+        self, part: Part, places: Sequence[int], use: str
+    ) -> tuple[list[Candidate], list[BadSample]]:
+        return look_at(
+            part.dataset,
+            self.view,
+            [part.indices[place] for place in places],
+            workers=self.workers,
+            console=self.console,
+            title=f"looking at {use}",
+        )
+
+    def _pool(
+        self, part: Part, looks: Sequence[Candidate], bad: Sequence[BadSample], use: str
+    ) -> ClipPool:
+        bad = (*part.bad, *bad)
+        _refuse_few(part, use, looks, bad)
+        return ClipPool(
+            dataset=part.dataset,
+            view=self.view,
+            looks=tuple(looks),
+            city_ids=_city_ids(part.dataset, looks, self.hierarchy),
+            bad=bad,
+            workers=self.workers,
+        )
 
 
 def _check(clips: int, held_out: int, wanted: InputSpec) -> None:
@@ -163,15 +201,10 @@ def _check(clips: int, held_out: int, wanted: InputSpec) -> None:
         )
 
 
-def _choose(looks: Sequence[Candidate], count: int) -> list[Candidate]:
-    by_number = {look.number: look for look in looks}
-    return [by_number[number] for number in select_clips(looks, count)]
-
-
 def _refuse_few(part: Part, use: str, looks: Sequence[Candidate], bad: Sequence[BadSample]) -> None:
     if len(looks) >= LEAST_CLIPS:
         return
-    failed = f", {len(bad)} cannot, such as {bad[0].name} ({bad[0].reason})" if bad else ""
+    failed = f", {len(bad)} cannot ({bad[0].reason})" if bad else ""
     raise CalibrationError(
         f"taking {use} from {part.dataset.name}: {len(looks)} can be read{failed}. At least "
         f"{LEAST_CLIPS} are needed, {ADVISED_CLIPS} are advised. {part.more}".rstrip()
@@ -182,10 +215,8 @@ def _notes(calibrating: ClipPool, judging: ClipPool) -> list[str]:
     notes = []
     for pool, use in ((calibrating, "calibrating"), (judging, "held-out")):
         if pool.bad:
-            first = pool.bad[0]
-            notes.append(
-                f"{len(pool.bad)} {use} clips cannot be read, such as {first.name}: {first.reason}"
-            )
+            count, reason = len(pool.bad), pool.bad[0].reason
+            notes.append(f"{count} {use} clips or videos cannot be read, such as {reason}")
     if calibrating.count < ADVISED_CLIPS:
         notes.append(
             f"{calibrating.count} clips to calibrate on: {ADVISED_CLIPS} and more are advised"

@@ -23,7 +23,7 @@ from train.evaluation.sets import RENDERED, spread
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from train.data.dataset import ClipDataset, SamplingRange, Split
+    from train.data.dataset import BadSample, ClipDataset, SamplingRange, Split
     from train.data.sources import Splitting
 
 LEAST_CLIPS = 32
@@ -43,6 +43,8 @@ class Part:
     indices: tuple[int, ...]
     more: str
     """How to get more of them, for a person."""
+    bad: tuple[BadSample, ...] = ()
+    """What was found unreadable on opening, and is not among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,7 +58,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """How many clips are looked at, and how they are drawn."""
+    """How many clips there should be to look at, and how they are drawn."""
 
     calibrating: int
     judging: int
@@ -110,8 +112,8 @@ def _spec_of(given: str) -> str | None:
         return given
     path = Path(given).expanduser()
     place = path if path.exists() else Path(parse_place(given)[0]).expanduser()
-    if not place.exists():
-        raise CalibrationError(f"calibrating on {given}: there is no such file or folder. {WAYS}")
+    if not given or not place.exists():
+        raise CalibrationError(f"calibrating on {given!r}: there is no such file or folder. {WAYS}")
     return f"manifest:{given}" if place.is_file() and place.suffix.lower() == ".csv" else None
 
 
@@ -133,8 +135,8 @@ def _open_videos(path: Path, wanted: Wanted) -> Parts:
         "about one video in four is held out."
     )
     return Parts(
-        calibrating=_part(train, wanted.calibrating, more),
-        judging=_part(val, wanted.judging, more),
+        calibrating=replace(_part(train, wanted.calibrating, more), bad=train.bad),
+        judging=replace(_part(val, wanted.judging, more), bad=val.bad),
         notes=notes_of(train),
     )
 

@@ -100,7 +100,7 @@ class ClipPool:
     def _readable(self, read: _Read) -> Sample:
         if isinstance(read, BadSample):
             raise CalibrationError(
-                f"reading {read.name!r} again: it could be read before, and cannot be now "
+                f"reading {read.name!r} again: it could be read before and cannot be now "
                 f"({read.reason}). Leave the footage as it is until the export has ended."
             )
         assert isinstance(read, Sample)

@@ -12,22 +12,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import shutil
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import onnxruntime
 import torch
 from rich.console import Console
 
-from engines.base import BundleError, EngineUnavailableError
+from engines.base import BundleError
 from engines.bundle import (
     LEVELS,
     MANIFEST,
+    TENSORRT_GRAPHS,
     Bundle,
     DecodingMode,
     FileRecord,
@@ -40,8 +39,7 @@ from engines.bundle import (
     read_bundle,
     write_manifest,
 )
-from engines.choose import usable_cores
-from engines.openvino_cpu import OpenvinoEngine
+from engines.macs import count_macs
 from geotag.errors import OutputError
 from geotag.wish import PrecisionWish
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
@@ -50,21 +48,20 @@ from train.errors import ExportError
 from train.from_bundle import facts_of, load_bundle_model
 from train.model_card import model_card, with_precisions
 from train.models.geolocator import Geolocator
-from train.models.heads import HEADS
 from train.onnx_graph import export_onnx
+from train.parity import PARITY, check_parity
+from train.plain_facts import plain_command, plain_facts
+from train.plans import make_plans
+from train.torch_tensorrt import load_torch_tensorrt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from train.smaller import Smaller
 
     Scores = Mapping[str, NDArray[np.float32]]
-
-PARITY = 1e-4
-"""Largest difference of any logit between torch and a runtime, both in float32: as it is, or of
-logits above 1 as a share of the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,17 +126,29 @@ def export_bundle(
         ExportError: `out` exists, the run was not evaluated, or a runtime disagrees with torch.
         CalibrationError: no usable footage, or a model that int8 or float16 cannot hold.
         GateError: a smaller precision lost too much.
+        EngineError: TensorRT is here and compiles no plan (the bundle is written then), or
+            torch-tensorrt was asked for and is not here.
         OutputError: the folder cannot be written.
     """
     out = out.absolute()
     wish = wish or PrecisionWish()
     check_target(out, overwrite=overwrite)
+    if wish.builder == "torch-tensorrt" and wish.has_plan:
+        load_torch_tensorrt()  # said before minutes of work, not after them
     console = console or Console(stderr=True)
     if (checkpoint / MANIFEST).is_file():
-        return _export_smaller(read_bundle(checkpoint), out, name, wish, console)
+        model, report = _export_smaller(read_bundle(checkpoint), out, name, wish, console)
+    else:
+        model, report = _export_run(checkpoint, out, name, wish, console)
+    return _with_plans(report, model, wish, console) if wish.has_plan else report
+
+
+def _export_run(
+    checkpoint: Path, out: Path, name: str | None, wish: PrecisionWish, console: Console
+) -> tuple[Geolocator, ExportReport]:
     model, record = load_checkpoint(checkpoint)
     evaluation = _read_evaluation(checkpoint)
-    plain = {**evaluation, "command": _plain_command(str(evaluation.get("command", "")))}
+    plain = {**evaluation, "command": plain_command(str(evaluation.get("command", "")))}
     with bundle_aside(out, doing=f"exporting {checkpoint}") as aside:
         export_onnx(model, aside / "model.onnx")
         shutil.copyfile(checkpoint / PLACES, aside / "places.csv")
@@ -152,12 +161,12 @@ def export_bundle(
             smaller = make_smaller(model, draft, record["training"], wish, console=console)
             draft = smaller.bundle
         _finish(draft, model_card(draft.manifest, plain))
-        return _report(out, read_bundle(aside), parity, smaller)
+        return model, _report(out, read_bundle(aside), parity, smaller)
 
 
 def _export_smaller(
     source: Bundle, out: Path, name: str | None, wish: PrecisionWish, console: Console
-) -> ExportReport:
+) -> tuple[Geolocator, ExportReport]:
     """Make smaller precisions of a bundle; what else it says stays as it is."""
     if wish.precision == "fp32":
         raise ExportError(
@@ -177,7 +186,30 @@ def _export_smaller(
         smaller = make_smaller(model, draft, facts_of(source), wish, console=console)
         card = source.file("MODEL_CARD.md").read_text(encoding="utf-8")
         _finish(smaller.bundle, with_precisions(card, smaller.bundle.manifest))
-        return _report(out, read_bundle(aside), parity, smaller)
+        return model, _report(out, read_bundle(aside), parity, smaller)
+
+
+def _with_plans(
+    report: ExportReport, model: Geolocator, wish: PrecisionWish, console: Console
+) -> ExportReport:
+    """Compile the finished bundle for TensorRT, where that is here."""
+    bundle = read_bundle(report.path)
+    precisions = [each for each in bundle.precisions if TENSORRT_GRAPHS[each] in report.files]
+    made, reason = make_plans(
+        bundle,
+        precisions,
+        builder=wish.builder,
+        model=model,
+        say=lambda line: console.print(line, highlight=False),
+    )
+    notes = [
+        f"plan {plan.engine} of {plan.size_bytes / 1e6:.1f} MB, built in {plan.seconds:.0f} s by "
+        f"{plan.builder}, in {plan.folder}"
+        for plan in made
+    ]
+    if reason is not None and wish.is_asked:
+        notes.append(reason)
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def _report(
@@ -215,63 +247,10 @@ def bundle_aside(out: Path, *, doing: str) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def check_parity(
-    score: Callable[[NDArray[np.uint8]], Scores], bundle: Bundle, *, allowed: float = PARITY
-) -> dict[str, float | None]:
-    """Compare the runtimes with torch on two clips: noise, and even frames.
-
-    Args:
-        score: what torch makes of clips, uint8 [N, T, H, W, 3] -> [N, K] per head.
-        bundle: what the runtimes are given.
-        allowed: largest difference of a logit that passes.
-
-    Returns:
-        Runtime -> largest difference of a logit; None where the runtime is not installed.
-
-    Raises:
-        ExportError: a larger difference.
-    """
-    clips_NTHWC = _check_clips(bundle.manifest.input)
-    wanted = score(clips_NTHWC)
-    session = onnxruntime.InferenceSession(
-        bundle.file("model.onnx"), providers=["CPUExecutionProvider"]
-    )
-    names = list(bundle.manifest.outputs)
-    found = dict(zip(names, session.run(names, {"clip": clips_NTHWC}), strict=True))
-    parity: dict[str, float | None] = {"ONNX Runtime": _worst(found, wanted), "OpenVINO": None}
-    with contextlib.suppress(EngineUnavailableError):
-        engine = OpenvinoEngine(bundle, threads=usable_cores())
-        parity["OpenVINO"] = _worst(engine.infer(clips_NTHWC), wanted)
-    allowed *= max(1.0, *(float(np.abs(wanted[head]).max()) for head in HEADS if head in wanted))
-    for runtime, worst in parity.items():
-        if worst is not None and not worst <= allowed:
-            raise ExportError(
-                f"checking the exported network: a logit of {runtime} is {worst:.2e} away from "
-                f"torch's, allowed is {allowed:.0e}. Weights that are not finite or very large do "
-                "this; train again with a lower learning rate, or report it with the checkpoint."
-            )
-    return parity
-
-
 def _scores(model: Geolocator, clips_NTHWC: NDArray[np.uint8]) -> Scores:
     with torch.inference_mode():
         found = model(torch.from_numpy(clips_NTHWC))
     return {output: value.numpy() for output, value in found.items()}
-
-
-def _check_clips(wanted: InputSpec) -> NDArray[np.uint8]:
-    """Noise, and frames of one colour each.  uint8 [2, T, H, W, 3]."""
-    rng = np.random.default_rng(0)
-    shape = (wanted.frames, wanted.height_px, wanted.width_px, 3)
-    noise = rng.integers(0, 256, shape, dtype=np.uint8)
-    colours = rng.integers(0, 256, (wanted.frames, 1, 1, 3), dtype=np.uint8)
-    return np.stack([noise, np.broadcast_to(colours, shape)])
-
-
-def _worst(found: Scores, wanted: Scores) -> float:
-    """Largest difference of any logit; not a number if one is not a number."""
-    heads = [head for head in HEADS if head in found]
-    return float(np.max([np.abs(found[head] - wanted[head]).max() for head in heads]))
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
@@ -351,11 +330,18 @@ def _draft(
         },
         training={
             "size": record["size"],
-            **_plain_facts(facts),
+            "gmac_per_clip": _gmac(folder / "model.onnx", config.frames, config.image_px),
+            **plain_facts(facts),
         },
         licence=str(facts.get("licence", "Apache-2.0" if rendered else "not stated")),
     )
     return Bundle(path=folder, manifest=manifest, digest="")
+
+
+def _gmac(path: Path, frames: int, image_px: int) -> float | None:
+    """Multiplications with an addition that a clip takes, in 10^9; None without OpenVINO."""
+    macs = count_macs(path, clip_shape=(frames, image_px, image_px, 3))
+    return None if macs is None else round(macs / 1e9, 3)
 
 
 def _finish(draft: Bundle, text: str) -> None:
@@ -370,58 +356,6 @@ def _accuracy(policy: PolicyAccuracy) -> dict[str, float]:
     """What was measured of a policy; nothing where nobody has."""
     shares = {"city_top1": policy.city_top1, "country_top1": policy.country_top1}
     return {name: share for name, share in shares.items() if share is not None}
-
-
-def _plain_facts(facts: dict[str, Any]) -> dict[str, str | int | float | None]:
-    """How the weights came to be, without any path of the machine that made them."""
-    flat = dict(facts)
-    for part in ("model", "loss", "optimiser", "input"):
-        held = flat.pop(part, {})
-        flat |= {f"{part}_{name}": value for name, value in held.items()} if held else {}
-    for name in ("data", "pretrained", "texts", "scenes"):
-        flat[name] = _without_folders(str(flat.get(name) or "")) or None
-    return {
-        name: value
-        for name, value in flat.items()
-        if value is None or isinstance(value, (str, int, float))
-    }
-
-
-def _without_folders(given: str) -> str:
-    """`manifest:/data/drives.csv?footage=/videos/2024` -> `manifest:drives.csv?footage=2024`.
-
-    A hub id stays whole.
-    """
-    place, mark, words = given.partition("?")
-    kind, colon, path = place.partition(":")
-    if not colon:
-        kind, path = "", place
-    is_path = bool(colon) or path.startswith((".", "/", "~")) or path.count("/") > 1
-    if is_path or path.endswith((".pth", ".safetensors")):
-        path = PurePath(path).name
-    pairs = [word.partition("=") for word in words.split("&")]
-    words = "&".join(f"{name}{equals}{PurePath(value).name}" for name, equals, value in pairs)
-    return f"{kind}{colon}{path}{mark}{words}"
-
-
-def _plain_command(command: str) -> str:
-    """A command without the folders of the machine that it was given on."""
-    try:
-        words = shlex.split(command)
-    except ValueError:  # not of a shell
-        return command
-    return shlex.join(_plain_word(word) for word in words)
-
-
-def _plain_word(word: str) -> str:
-    name, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
-    place, mark, query = value.partition("?")
-    kind, colon, path = place.rpartition(":")
-    if "/" in path:
-        path = PurePath(path).name
-    pairs = [each.partition("=") for each in query.split("&")]
-    query = "&".join(f"{key}{sign}{PurePath(held).name}" for key, sign, held in pairs)
-    return f"{name}{equals}{kind}{colon}{path}{mark}{query}"
 
 
 def _sampling(trained: dict[str, Any], policies: tuple[PolicyAccuracy, ...]) -> SamplingSpec:

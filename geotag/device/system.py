@@ -107,6 +107,15 @@ def read_memory(root: Path) -> Memory | None:
     )
 
 
+def read_load(root: Path) -> float | None:
+    """How many programs wanted a core in the last minute."""
+    words = (read_text(root / "proc/loadavg") or "").split()
+    try:
+        return float(words[0])
+    except (IndexError, ValueError):
+        return None
+
+
 def read_zones(root: Path) -> tuple[Zone, ...]:
     """Every thermal zone that can be read."""
     folders = (root / "sys/class/thermal").glob("thermal_zone*")

@@ -107,7 +107,7 @@ def test_the_python_example_prints_a_tag(folder: Path) -> None:
 
 
 def test_every_command_and_every_exit_code_is_documented() -> None:
-    for word in ("scan", "export", "doctor", "demo", "where", "label", "models", "places"):
+    for word in ("scan", "export", "doctor", "demo", "where", "label", "models", "places", "bench"):
         assert re.search(rf"geotag {word}|make {word}", README), word
     for code in (0, 2, 3, 4, 5, 6, 130):
         assert re.search(rf"\b{code}\b", README), code

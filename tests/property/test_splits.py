@@ -12,6 +12,7 @@ from train.data.splits import (
     GAP_CLIPS,
     check_words,
     hold_out,
+    hold_out_quarter,
     split_areas,
     split_blocks,
     split_groups,
@@ -174,3 +175,22 @@ def test_areas_hold_out_about_a_fifth_of_a_large_city() -> None:
 def test_a_word_that_is_no_split_is_told_with_those_allowed(split: str, splitting: str) -> None:
     with pytest.raises(DatasetError, match="allowed are"):
         check_words(split, splitting, ("official", "blocks"))
+
+
+@given(st.dictionaries(st.text(max_size=8), st.integers(1, 500), min_size=2, max_size=40))
+def test_about_a_quarter_is_held_out_and_never_nothing_or_most(sizes: dict[str, int]) -> None:
+    held = hold_out_quarter(sizes)
+    count, total = sum(sizes[group] for group in held), sum(sizes.values())
+    assert 0 < count <= total / 2
+    # Another group would bring it no nearer.
+    others = [sizes[group] for group in sizes if group not in held]
+    assert all(abs(count + size - total / 4) > abs(count - total / 4) for size in others)
+
+
+def test_one_video_in_four_is_held_out_whatever_their_order_and_none_of_one() -> None:
+    names = [f"VID_{number:03}.mp4" for number in range(100)]
+    held = hold_out_quarter(dict.fromkeys(names, 1))
+    assert len(held) == 25
+    assert hold_out_quarter(dict.fromkeys(reversed(names), 1)) == held
+    assert held != frozenset(names[:25])
+    assert hold_out_quarter({"only.mp4": 40}) == frozenset()

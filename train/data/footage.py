@@ -9,7 +9,7 @@ Shape suffixes: T frames, H and W pixels, C = 3 colours.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,11 +47,10 @@ _HELD_OUT_FROM = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """Where a clip is to be cut, or why it cannot be."""
+    """Where a clip is to be cut."""
 
     name: str
     stretch: Stretch
-    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,8 +62,10 @@ class FootageClips:
     entries: Sequence[Entry]
     """In the order of the videos; a group is a drive."""
     sampling: SamplingRange
+    bad: tuple[BadSample, ...] = ()
+    """Videos that cannot be opened, by their names; none has an entry."""
     notes: tuple[str, ...] = ()
-    """What was left out, for a person."""
+    """What else was left out, for a person."""
     decoding: Decoding = field(default_factory=Decoding)
 
     @property
@@ -89,8 +90,6 @@ class FootageClips:
     def read(self, index: int, view: View) -> Sample | BadSample:
         """Read one clip; what a view leaves open is drawn as from a manifest (`draw_clip`)."""
         place = self.places[index]
-        if place.fault is not None:
-            return BadSample(name=place.name, reason=f"{place.stretch.video}: {place.fault}")
         try:
             clip = self.decoding.read_clip(place.stretch, view, index, self.sampling)
         except FootageError as exc:
@@ -110,8 +109,7 @@ def open_footage(
     About one video in four is held out, by a hash of its name; of a single video the last quarter
     is. Left out are the camera's own small copies, videos that are there a second time, and those
     of cameras that look inside, which a scan does not look at either. Clips are shared out evenly
-    among the videos as far as these are long enough (STEP_S). A video that cannot be opened is one
-    clip that cannot be read.
+    among the videos as far as these are long enough (STEP_S).
 
     Args:
         path: what to look through.
@@ -143,7 +141,8 @@ def open_footage(
     if is_single:
         part = (_HELD_OUT_FROM, 1.0) if split == "val" else (0.0, _HELD_OUT_FROM)
     decoding = Decoding()
-    places = _share_out([_probe(video, part, decoding) for video in own], clips)
+    probed = [_probe(video, part, decoding) for video in own]
+    places = _share_out([one for one in probed if isinstance(one, Stretch)], clips)
     drive_of = {
         video.name: drive.drive_id
         for drive in found.drives
@@ -159,6 +158,7 @@ def open_footage(
             [drive_of[place.stretch.video] for place in places],
         ),
         sampling=sampling or SamplingRange(),
+        bad=tuple(one for one in probed if isinstance(one, BadSample)),
         notes=tuple(notes),
         decoding=decoding,
     )
@@ -191,52 +191,41 @@ def _without_twins(videos: Sequence[Video]) -> list[Video]:
     return [video for video in videos if video.name in names]
 
 
-def _probe(
-    video: Video, part: tuple[float, float], decoding: Decoding
-) -> tuple[Stretch, str | None]:
-    """The part of a video that clips are cut from, or why it gives none."""
-    end_s: float = _ROOM_S
-    fault: str | None = None
+def _probe(video: Video, part: tuple[float, float], decoding: Decoding) -> Stretch | BadSample:
+    """The part of a video that clips are cut from, given in shares of its length."""
     try:
         # Where nothing short of decoding tells the end, only its beginning is looked at.
         end_s = decoding.read_facts(video.path).duration_s or _ROOM_S
     except FootageError as exc:
-        fault = exc.message
+        return BadSample(name=video.name, reason=f"{video.name}: {exc.message}")
     first, last = part
-    stretch = Stretch(video=video.name, path=video.path, start_s=first * end_s, end_s=last * end_s)
-    return stretch, fault
+    return Stretch(video=video.name, path=video.path, start_s=first * end_s, end_s=last * end_s)
 
 
-def _share_out(parts: Sequence[tuple[Stretch, str | None]], clips: int) -> list[_Place]:
+def _share_out(parts: Sequence[Stretch], clips: int) -> list[_Place]:
     """Clips of every video: as many of each as it has room for, and no more than others need."""
-    room = [
-        1 if fault else max(1, int((stretch.end_s - stretch.start_s) // STEP_S))
-        for stretch, fault in parts
-    ]
+    room = [max(1, int((part.end_s - part.start_s) // STEP_S)) for part in parts]
     counts, left = [0] * len(parts), clips
     for done, at in enumerate(sorted(range(len(parts)), key=lambda at: (room[at], at))):
         counts[at] = min(room[at], left // (len(parts) - done))
         left -= counts[at]
     return [
-        _place(stretch, fault, number, count)
-        for (stretch, fault), count in zip(parts, counts, strict=True)
+        _place(part, number, count)
+        for part, count in zip(parts, counts, strict=True)
         for number in range(count)
     ]
 
 
-def _place(stretch: Stretch, fault: str | None, number: int, count: int) -> _Place:
-    """The stretch of one of several clips: around its share of the video, and as long as it needs.
+def _place(part: Stretch, number: int, count: int) -> _Place:
+    """One of several clips: around its share of the part, a stretch as long as it needs.
 
     Where a video is short, the stretches of its clips overlap.
     """
-    length_s = stretch.end_s - stretch.start_s
-    middle_s = stretch.start_s + (number + 0.5) / count * length_s
+    length_s = part.end_s - part.start_s
+    middle_s = part.start_s + (number + 0.5) / count * length_s
     room_s = min(length_s, max(_ROOM_S, length_s / count))
-    start_s = min(max(stretch.start_s, middle_s - room_s / 2), stretch.end_s - room_s)
+    start_s = min(max(part.start_s, middle_s - room_s / 2), part.end_s - room_s)
     return _Place(
-        name=stretch.video if fault else f"{stretch.video}@{middle_s:.1f}",
-        stretch=Stretch(
-            video=stretch.video, path=stretch.path, start_s=start_s, end_s=start_s + room_s
-        ),
-        fault=fault,
+        name=f"{part.video}@{middle_s:.1f}",
+        stretch=replace(part, start_s=start_s, end_s=start_s + room_s),
     )

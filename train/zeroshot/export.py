@@ -28,10 +28,11 @@ from geotag.places.hierarchy import build_hierarchy, log_softmax
 from geotag.places.lists import places_text
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
-from train.export import PARITY, ExportReport, bundle_aside, check_parity, check_target
+from train.export import ExportReport, bundle_aside, check_target
 from train.model_card import card_licence, zero_shot_card
 from train.models.heads import HEADS
 from train.onnx_graph import write_graph
+from train.parity import PARITY, check_parity
 from train.zeroshot.checkpoint import embed_pictures, embed_texts, read_checkpoint
 from train.zeroshot.graph import build_zero_shot_graph
 from train.zeroshot.prompts import mean_embeddings, place_names, read_prompts

@@ -6,6 +6,7 @@ import pytest
 
 from geotag.device.facts import Clocks, describe_device, read_clocks, read_device
 from geotag.device.jetson import PowerMode
+from geotag.device.system import read_load
 from tests.machines import (
     AGX_ORIN,
     BROKEN,
@@ -121,6 +122,15 @@ def test_clocks_are_read_without_a_program(
 ) -> None:
     ask_no_one = {name: program("", code=1) if "bin/" in name else it for name, it in files.items()}
     assert read_clocks(make_machine(tmp_path, ask_no_one)) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "load"), [(ORIN_NANO, 0.08), (LAPTOP, 3.21), (BROKEN, None), ({}, None)]
+)
+def test_the_load_is_that_of_the_last_minute(
+    tmp_path: Path, files: dict[str, str], load: float | None
+) -> None:
+    assert read_load(make_machine(tmp_path, files)) == load
 
 
 @pytest.mark.parametrize("files", [ORIN_NANO, AGX_ORIN, THOR, LAPTOP, BROKEN, {}])

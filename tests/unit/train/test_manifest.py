@@ -212,6 +212,16 @@ def test_no_frame_lies_outside_the_stretch(tmp_path: Path, footage: Path) -> Non
             assert numbers == sorted(numbers)
 
 
+def test_where_the_nearest_key_frames_lie_outside_the_clip_is_chosen_by_time(
+    tmp_path: Path, footage: Path
+) -> None:
+    path = _write(tmp_path / "labels.csv", {"start_s": "4.3", "end_s": "6.7"})
+    with _opened(path, footage) as dataset:
+        view = View(frames=2, image_px=64, policy="keyframe", span_s=2.4)
+        numbers = _numbers(dataset.read(0, view))  # there is a key frame each second
+    assert 4.3 * FPS <= min(numbers) < max(numbers) <= 6.7 * FPS
+
+
 def test_the_same_index_and_seed_give_the_same_clip_and_others_give_others(
     tmp_path: Path, footage: Path
 ) -> None:
