@@ -16,8 +16,8 @@ float16, eager, compiled, in a CUDA graph, and through torch-tensorrt where it i
 is not here is listed with the reason.
 
 `share_of_peak` is the speed of the network's multiplications over the fastest large matrix product
-of the same precision in the same rounds and runtime. Exit status 1 if int8 misses what is asked for on
-a CPU: 0.45 of its float32 and 0.20 of eager torch.
+of the same precision in the same rounds and runtime. Exit status 1 if int8 of a `small` network
+misses what is asked for on a CPU: 0.45 of its float32 and 0.20 of eager torch.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from engines.bundle import Bundle, Precision
     from train.models.geolocator import Geolocator
 
+LEAST_GMAC = 50.0
+"""`small` has 57: smaller networks spend their time elsewhere."""
 MOST_TO_FP32, MOST_TO_TORCH = 0.45, 0.20
 """Of the latency of OpenVINO in float32, and of eager torch: what int8 may take on a CPU."""
 PACKAGES = ("numpy", "onnxruntime", "openvino", "torch", "transformers")
@@ -150,7 +152,8 @@ def main() -> int:
         "ratios": ratios(rows),
         "skipped": skipped,
     }
-    report["missed"] = missed(report["ratios"]) if arguments.device == "cpu" else []
+    is_judged = arguments.device == "cpu" and gmac > LEAST_GMAC
+    report["missed"] = missed(report["ratios"]) if is_judged else []
     if not rows:
         report["missed"] = [f"nothing runs on {arguments.device} here"]
     report |= machine(*PACKAGES, rounds=arguments.repeats, gpu=gpu_name(arguments.device))
