@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from train.models.geolocator import Geolocator
 
-PEAK_WIDTH = {"cpu": 1536, "cuda": 8192}
 GPU_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -62,16 +61,19 @@ def torch_networks(
     yield from _torch_tensorrt(model, given, skipped)
 
 
-def torch_products(device: str) -> dict[str, tuple[float, Callable[[], None]]]:
+def torch_products(
+    device: str, widths: Sequence[int]
+) -> dict[str, list[tuple[float, Callable[[], object]]]]:
     """Torch's own product of large matrices, by precision: MACs of a run, and the run."""
     if device == "cuda" and not torch.cuda.is_available():
         return {}
     types = GPU_TYPES if device == "cuda" else {"fp32": torch.float32}
-    width = PEAK_WIDTH[device]
-    found = {}
+    found: dict[str, list[tuple[float, Callable[[], object]]]] = {}
     for precision, dtype in types.items():
-        one, other = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
-        found[precision] = (float(4 * width**3), partial(_multiply, one, other))
+        found[precision] = []
+        for width in widths:
+            one, other = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
+            found[precision].append((float(4 * width**3), partial(_multiply, one, other)))
     return found
 
 
