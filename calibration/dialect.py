@@ -103,8 +103,9 @@ def check_dialect(model: onnx.ModelProto, *, doing: str) -> None:
     more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     raise DialectError(
         f"{doing}: the graph is outside the dialect that all runtimes share:{listed}{more}\n"
-        "Quantize with signed int8, zero point 0, one scale a tensor that linear layers read, one "
-        "a output channel of a weight, and nothing else; or leave it to geotag export."
+        "Quantize with signed int8, zero point 0, one scale for each tensor that linear layers "
+        "read, one for each output channel of a weight, and nothing else; or leave it to geotag "
+        "export."
     )
 
 
@@ -210,7 +211,7 @@ def _quantizing(view: _View, node: onnx.NodeProto) -> Iterator[Finding]:
     is_weight = view.constant(node.input[0]) is not None
     scale = view.constant(node.input[1])
     if not is_weight and scale is not None and scale.ndim:
-        yield _finding(node, "a tensor that is computed takes one scale, not one a channel")
+        yield _finding(node, "a tensor that is computed takes one scale, not one for each channel")
     for user in view.users[node.output[0]]:
         if user.op_type != "DequantizeLinear":
             yield _finding(node, f"{user.op_type} reads it; only DequantizeLinear may")
@@ -256,7 +257,7 @@ def _weight(
         yield _finding(
             node,
             f"scales {list(scale.shape)} along axis {axis} of a weight {list(weight.shape)}; "
-            f"needed is one an output channel: {list(weight.shape[1:])} along axis 1",
+            f"needed is one for each output channel: {list(weight.shape[1:])} along axis 1",
         )
 
 
@@ -286,7 +287,10 @@ def _product(view: _View, node: onnx.NodeProto) -> Iterator[Finding]:
 def _joins(view: _View, name: str) -> bool:
     """Whether a tensor is the sum of two computed ones: the product has ended in a residual."""
     node = view.makers[name]
-    return node.op_type == "Add" and all(view.constant(each) is None for each in node.input)
+    return node.op_type == "Add" and not any(
+        view.constant(each) is not None or view.quantized_weight(each) is not None
+        for each in node.input
+    )
 
 
 def _twice(view: _View) -> Iterator[Finding]:
@@ -317,9 +321,12 @@ def _places(view: _View) -> Iterator[Finding]:
 
 
 def _ends(view: _View, name: str) -> set[str]:
-    """A tensor, and what it becomes by adding a constant."""
-    names = {name}
-    for user in view.users[name]:
-        if user.op_type == "Add" and any(view.constant(each) is not None for each in user.input):
-            names.update(user.output)
+    """A tensor, and what it becomes by adding constants and by being quantized."""
+    names, waiting = {name}, [name]
+    while waiting:
+        for user in view.users[waiting.pop()]:
+            is_same = user.op_type in ("QuantizeLinear", "DequantizeLinear")
+            if is_same or (user.op_type == "Add" and not _joins(view, user.output[0])):
+                names.update(user.output)
+                waiting += user.output
     return names

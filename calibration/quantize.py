@@ -72,7 +72,7 @@ def usable_scale(scale: Any) -> NDArray[np.float32]:  # noqa: ANN401 - a number 
     wanted = np.maximum(np.asarray(scale, np.float64), SMALLEST_SCALE)
     with np.errstate(over="ignore"):
         near = wanted.astype(np.float16)
-    near = np.where(near < wanted, np.nextafter(near, np.float16(np.inf)), near)
+        near = np.where(near < wanted, np.nextafter(near, np.float16(np.inf)), near)
     if not np.isfinite(near).all():
         raise CalibrationError(
             f"quantizing with a scale of {float(np.max(wanted)):.3g}: the largest is 65504, that "
@@ -126,7 +126,7 @@ def compact_graph(graph: onnx.GraphProto) -> onnx.GraphProto:
 
     For the file whose operations are float32: the patch embedding, the positions and the heads are
     most of what is left of its size. Half a step of float16, 2^-12 of a value, is nothing beside
-    half a step of int8.
+    half a step of int8. Constants that float16 cannot hold stay as they are.
     """
     nodes, constants = [], []
     for held in graph.initializer:
@@ -134,7 +134,11 @@ def compact_graph(graph: onnx.GraphProto) -> onnx.GraphProto:
             constants.append(held)
             continue
         stored = f"{held.name}.half"
-        values = numpy_helper.to_array(held).astype(np.float16)
+        with np.errstate(over="ignore"):
+            values = numpy_helper.to_array(held).astype(np.float16)
+        if not np.isfinite(values).all():
+            constants.append(held)
+            continue
         constants.append(numpy_helper.from_array(values, stored))
         nodes.append(
             helper.make_node("Cast", [stored], [held.name], name=held.name, to=TensorProto.FLOAT)

@@ -99,14 +99,14 @@ def observe(
     Raises:
         CalibrationError: there was no clip, or a value was not finite.
     """
-    watch = _Watch(families, rows=rows, per_clip=-(-rows // max(clips, 1)), seed=seed)
+    watch = _Watch(families, seed=seed)
     seen = 0
     with ExitStack() as hooks, torch.inference_mode():
         watch.attach(model, hooks)
         for clips_NTHWC in batches:
-            watch.clips = len(clips_NTHWC)
-            model(torch.from_numpy(clips_NTHWC))
             seen += len(clips_NTHWC)
+            watch.wanted = min(rows, rows * seen // max(clips, 1))
+            model(torch.from_numpy(clips_NTHWC))
             advance(len(clips_NTHWC))
     if not seen:
         raise CalibrationError(
@@ -119,11 +119,11 @@ def observe(
 class _Watch:
     """Hooks, and what they keep."""
 
-    def __init__(self, families: Sequence[Family], *, rows: int, per_clip: int, seed: int) -> None:
-        self.clips = 0
+    def __init__(self, families: Sequence[Family], *, seed: int) -> None:
+        self.wanted = 0
+        """Rows of each tensor that there shall be once the clips of now have run."""
         self.peaks: dict[str, float] = {}
         self._families = families
-        self._rows, self._per_clip = rows, per_clip
         self._kept: dict[str, list[NDArray[np.float32]]] = {each.name: [] for each in families}
         self._absmax: dict[str, Tensor] = {}
         self._rngs = {
@@ -153,17 +153,16 @@ class _Watch:
                 largest_I if before is None else torch.maximum(before, largest_I)
             )
             kept = self._kept[family.name]
-            room = self._rows - sum(map(len, kept))
-            wanted = min(room, self._per_clip * self.clips, len(values_RI))
-            if wanted > 0:
-                drawn = self._rngs[family.name].choice(len(values_RI), wanted, replace=False)
+            missing = min(self.wanted - sum(map(len, kept)), len(values_RI))
+            if missing > 0:
+                drawn = self._rngs[family.name].choice(len(values_RI), missing, replace=False)
                 kept.append(values_RI[np.sort(drawn)].float().cpu().numpy())
 
         return keep
 
     def _peaking(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def peak(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-            largest = max(_peak(given[0]), _peak(out))
+            largest = float(np.maximum(_peak(given[0]), _peak(out)))  # max() may lose a NaN
             held = self.peaks.get(name, 0.0)
             if np.isfinite(held) and not largest <= held:  # not a number comes in, and stays
                 self.peaks[name] = largest

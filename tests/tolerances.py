@@ -51,3 +51,13 @@ ENGINE_INT8 = 2e-2
 
 Source: OpenVINO (bfloat16) measured 6e-3, ONNX Runtime on TensorRT's graph (float16) 4.4e-3: a
 value at the edge of two steps may fall to either. Not measured on a GPU."""
+
+INT8_FORM = 1e-5
+"""An output, as a share of its largest, between int8 weights and floats that are rounded to them.
+
+Source: the same numbers are multiplied, maybe in another order. Measured 0."""
+
+HALF_WEIGHTS = 2e-3
+"""An output, as a share of its largest, between large weights stored as float16 and as float32.
+
+Source: each weight is off by 2^-12 of itself at most; measured 5e-4 through one block."""

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 FLOAT32_FROM = "feature"
 """Node from which on the float16 graphs compute in float32: the mean over the tokens."""
-MAX_ERROR = 0.02
-"""Squared error of a family's outputs, as a share of their variance (17 dB), beyond which it stays
-in floating point; what trained networks show is below 0.001."""
+MAX_ERROR = 0.003
+"""Squared error of a family's outputs, as a share of their variance (25 dB), beyond which it stays
+in floating point. What trained networks show is below 0.001; a few outliers behind a GELU, which
+no scale can be folded into, cost 0.004 to 0.013 in every block and change one answer in fifty."""
 _BATCH = 4
 
 
