@@ -2,7 +2,7 @@
 
 fp32 and fp16 are computed in float32 (fp16 has its weights rounded: OpenVINO has no float16
 arithmetic that every CPU shares). int8 multiplies its linear layers in int8; what lies between them
-is bfloat16 where the CPU has instructions for it, else float32 (docs/decisions/0010).
+is bfloat16 where the CPU has instructions for it, else float32 (docs/decisions/0011).
 
 Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K width of an output.
 """
