@@ -15,7 +15,7 @@ from geotag.models import read_known
 from train.data.clips import class_counts
 from train.data.dataset import View
 from train.data.sources import open_dataset, parse_place
-from train.errors import TrainError
+from train.errors import MissingPartError, TrainError
 from train.model_card import card_licence
 from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD, Geolocator
 from train.models.teachers import TeacherConfig
@@ -47,12 +47,17 @@ class Sources:
     train: ClipDataset
     chosen_on: ClipDataset
     """What the best weights are chosen on."""
+    tested_on: ClipDataset | None
+    """What the end is measured on; None where a packed dataset has no such part."""
     steps: int
     texts_KE: NDArray[np.float32] | None
 
 
 def open_sources(config: TrainConfig) -> Sources:
-    """Open the dataset's parts, and the texts if the model is aligned with any."""
+    """Open the dataset's parts, and the texts if the model is aligned with any.
+
+    All of it before the first step: what is missing is found now, not after days of training.
+    """
     fresh = None
     if config.data == "rendered" and config.steps is not None:
         fresh = -(-config.steps // config.views) * config.batch
@@ -67,9 +72,22 @@ def open_sources(config: TrainConfig) -> Sources:
     return Sources(
         train=train_part,
         chosen_on=open_part(config, config.selection, clips=config.val_clips),
+        tested_on=open_test(config),
         steps=steps,
         texts_KE=read_texts(config, train_part),
     )
+
+
+def open_test(config: TrainConfig) -> ClipDataset | None:
+    """What a recipe's model is tested on; None where a packed dataset has no such part.
+
+    Raises:
+        DatasetError: it should be there, and is not.
+    """
+    try:
+        return open_part(config, "test", clips=config.test_clips)
+    except MissingPartError:
+        return None
 
 
 def open_part(config: TrainConfig, split: Split, *, clips: int | None) -> ClipDataset:

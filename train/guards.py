@@ -42,6 +42,25 @@ def check_dataset(state: State, sources: Sources) -> None:
         )
 
 
+def warn_of_parts(config: TrainConfig, sources: Sources) -> Iterator[str]:
+    """What will not be done at the end, for want of clips, and what that means."""
+    if not len(sources.chosen_on.entries):
+        chosen = "" if not config.eval_every else "the last weights are kept, none are chosen; and "
+        yield (
+            f"warning: {sources.chosen_on.name} holds no clips: {chosen}nothing calibrates the "
+            "model, so that it claims a place from a confidence of 50 % on. About a tenth of what "
+            "is trained on is held out, by whole drives or runs of clips: more of them make a val "
+            "part."
+        )
+    if sources.tested_on is None or not len(sources.tested_on.entries):
+        name = "the packed dataset" if sources.tested_on is None else sources.tested_on.name
+        yield (
+            f"warning: {name} holds no clips to test on: the model will not be evaluated at the "
+            "end, and geotag export needs an evaluation. How to make one on other footage is said "
+            "then."
+        )
+
+
 class StopRequests:
     """While it is entered, Ctrl-C and SIGTERM ask to stop after the step; a second one stops."""
 

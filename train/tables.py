@@ -29,12 +29,14 @@ from rich.table import Table
 
 from engines.bundle import LEVELS
 from engines.choose import usable_cores
-from geotag.errors import GeotagError
+from train.build import open_test
 from train.checkpoint import EVALUATION, load_checkpoint
 from train.config import TrainConfig, load_preset, tomllib
+from train.endings import telling
 from train.errors import TrainError
 from train.evaluate import evaluate_run
-from train.files import write_aside
+from train.evaluation.report import MODES
+from train.files import refuse_file, write_aside
 from train.processes import World
 from train.resume import load_state
 from train.training import train
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
     from train.stills import Looks
 
 TABLES = Path(__file__).with_name("published.toml")
+RECORD = "tables.json"
+"""In the folder of the cells: all tables that were made of them, by name."""
+DIGITS = 4
+"""Of a percentage, behind the point, in JSON."""
 CELL = "cell.json"
 """The recipe that a cell was made with."""
 Z95 = 1.959964
@@ -75,6 +81,10 @@ class Cell:
     high: float
     """95 % interval; see `pool`."""
 
+    def record(self) -> dict[str, float]:
+        """For JSON: percentages with no more digits than they are known to."""
+        return {name: round(value, DIGITS) for name, value in asdict(self).items()}
+
     def __str__(self) -> str:
         """As a table shows it."""
         return f"{self.value:.1f} ({self.low:.1f}-{self.high:.1f})"
@@ -93,51 +103,121 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of each run.")] = None,
     mode: Annotated[
-        str, typer.Option(help="Decoding of all rows that name none of their own.")
+        str,
+        typer.Option(
+            help="Decoding of all rows that name none of their own: without, independent, "
+            "codependent, trace_only or marginal."
+        ),
     ] = "codependent",
     out: Annotated[Path, typer.Option(help="Folder of the cells and the tables.")] = Path(
         "runs/tables"
     ),
     workers: Annotated[int, typer.Option(min=0, help="Processes that read clips.")] = 0,
     save: Annotated[
-        Path | None, typer.Option(help="Also write the tables, as JSON, to this file.")
+        Path | None, typer.Option(help="Also write these tables, as JSON, to this file.")
     ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Fetch weights for non-commercial use alone, too."),
+    ] = False,
 ) -> None:
     """Train and evaluate what a table of the paper compares, and print it."""
     console = Console(stderr=True)
     tables = read_tables()
-    if name != "all" and name not in tables:
-        raise typer.BadParameter(f"there is no table {name!r}; there are: {', '.join(tables)}, all")
-    chosen = list(tables) if name == "all" else [name]
-    found: dict[str, Any] = {}
-    try:
+    command = shlex.join(["python", "-m", "train.tables", *sys.argv[1:]])
+    stopped = f"stopped. Finished cells are kept; to go on, repeat: {command}"
+    with telling(console, stopped=stopped):
+        if name != "all" and name not in tables:
+            raise TrainError(
+                f"making the table {name!r}: there is none; there are {', '.join(tables)}, all."
+            )
+        if mode not in MODES:
+            raise TrainError(f"--mode {mode!r}: allowed are {', '.join(MODES)}.")
+        refuse_file(out, doing="making tables in")
+        chosen = list(tables) if name == "all" else [name]
+        recipes = {
+            (row.preset, seed): _cell_recipe(row, data=data, like=like, steps=steps, seed=seed)
+            for table in chosen
+            for row in tables[table][1]
+            for seed in range(seeds)
+        }
+        needed = {
+            (config.data, config.splitting): config
+            for table in chosen
+            for row in tables[table][1]
+            for config in (recipes[row.preset, seed] for seed in range(seeds))
+            if not cell_path(row, config, out).is_file()
+        }
+        for config in needed.values():
+            need_test(config)
+        found: dict[str, Any] = {}
         for table in chosen:
             title, rows = tables[table]
-            cells = {}
-            for row in rows:
-                evaluations = [
+            cells = {
+                row.label: [
                     cell_of(
                         row,
-                        recipe(row.preset, data=data, like=like, steps=steps, seed=seed),
+                        recipes[row.preset, seed],
                         out,
                         workers=workers,
                         console=console,
+                        is_accepted=accept_licence,
                     )
                     for seed in range(seeds)
                 ]
-                cells[row.label] = evaluations
-            found[table] = show_table(title, rows, cells, mode, Console(width=110))
-    except (GeotagError, ValueError) as exc:
-        raise typer.BadParameter(str(exc)) from exc
-    record = {
-        "command": shlex.join(["python", "-m", "train.tables", *sys.argv[1:]]),
-        "seeds": seeds,
-        "tables": found,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    for path in [out / "tables.json"] + ([save] if save else []):
-        write_aside(path, (json.dumps(record, indent=2) + "\n").encode())
-    console.print(f"written to {out / 'tables.json'}", highlight=False)
+                for row in rows
+            }
+            made = {"command": command, "seeds": seeds}
+            found[table] = made | show_table(title, rows, cells, mode, Console(width=110))
+            keep_tables(found, out / RECORD)
+        if save is not None:
+            write_aside(save, _text({"tables": found}))
+        console.print(f"written to {out / RECORD}", markup=False, highlight=False, soft_wrap=True)
+
+
+def keep_tables(found: dict[str, Any], path: Path) -> None:
+    """Write tables into a file, beside those that it has already by other names.
+
+    Raises:
+        TrainError: what is there is no file of tables.
+        OSError: it cannot be written.
+    """
+    earlier: dict[str, Any] = {}
+    if path.is_file():
+        try:
+            earlier = dict(json.loads(path.read_text(encoding="utf-8"))["tables"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise TrainError(
+                f"adding tables to {path}: it holds none ({exc!r}). Move it away, or choose "
+                "another --out."
+            ) from exc
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, _text({"tables": {**earlier, **found}}))
+
+
+def need_test(config: TrainConfig) -> None:
+    """Refuse to train cells that could not be measured.
+
+    Raises:
+        DatasetError, TrainError: the dataset cannot be opened, or has no clips to test on.
+    """
+    tested_on = open_test(config)
+    if tested_on is None or not len(tested_on.entries):
+        raise TrainError(
+            f"making tables on {config.data}: it has no clips to test on, and every cell is an "
+            "accuracy on those. Choose a dataset with a test part."
+        )
+
+
+def _cell_recipe(row: Row, **changes: Any) -> TrainConfig:  # noqa: ANN401
+    try:
+        return recipe(row.preset, **changes)
+    except ValueError as exc:
+        raise TrainError(f"the recipe of the row {row.label!r}: {exc}") from exc
+
+
+def _text(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, indent=2) + "\n").encode()
 
 
 def read_tables() -> dict[str, tuple[str, tuple[Row, ...]]]:
@@ -199,22 +279,34 @@ def recipe(
 
 
 def cell_of(
-    row: Row, config: TrainConfig, out: Path, *, workers: int, console: Console
+    row: Row,
+    config: TrainConfig,
+    out: Path,
+    *,
+    workers: int,
+    console: Console,
+    is_accepted: bool = False,
 ) -> dict[str, Any]:
     """The evaluation of one cell: read where it is finished, else trained to its end and measured.
+
+    Args:
+        row: of a table.
+        config: its recipe.
+        out: where the cells lie.
+        workers: reading processes.
+        console: where progress is shown.
+        is_accepted: fetch weights for non-commercial use alone, too.
 
     Raises:
         GeotagError: the dataset or the recipe cannot be used.
     """
-    text = json.dumps(asdict(config), sort_keys=True)
-    folder = out / f"{config.preset}-seed{config.seed}-{sha256(text.encode()).hexdigest()[:8]}"
-    suffix = f"-{row.still}" if row.still else ""
-    path = folder / EVALUATION.replace(".json", f"{suffix}.json")
+    path = cell_path(row, config, out)
+    folder = path.parent
     if path.is_file():
         evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return evaluation
     folder.mkdir(parents=True, exist_ok=True)
-    write_aside(folder / CELL, (text + "\n").encode())
+    write_aside(folder / CELL, (_recipe_text(config) + "\n").encode())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not _is_trained(folder):
         train(
@@ -224,6 +316,7 @@ def cell_of(
             workers=workers,
             compiled=device.type == "cuda",
             console=console,
+            is_accepted=is_accepted,
         )
     model, _ = load_checkpoint(folder)
     evaluation = evaluate_run(
@@ -236,6 +329,18 @@ def cell_of(
     )
     write_aside(path, (json.dumps(evaluation, indent=2) + "\n").encode())
     return evaluation
+
+
+def cell_path(row: Row, config: TrainConfig, out: Path) -> Path:
+    """Where the evaluation of a cell lies once it is finished."""
+    digest = sha256(_recipe_text(config).encode()).hexdigest()[:8]
+    suffix = f"-{row.still}" if row.still else ""
+    name = EVALUATION.replace(".json", f"{suffix}.json")
+    return out / f"{config.preset}-seed{config.seed}-{digest}" / name
+
+
+def _recipe_text(config: TrainConfig) -> str:
+    return json.dumps(asdict(config), sort_keys=True)
 
 
 def pool(estimates: list[dict[str, float]]) -> Cell:
@@ -298,7 +403,7 @@ def show_table(
                 "label": row.label,
                 "preset": row.preset,
                 "decoding": decoding,
-                "ours": {level: asdict(shown[level]) for level in LEVELS},
+                "ours": {level: shown[level].record() for level in LEVELS},
                 "conflict_rate": [each["conflict_rate"]["value"] for each in found],
                 "published": row.published,
             }

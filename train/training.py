@@ -26,7 +26,13 @@ from train.data.loading import Plan, reading_batches, training_batches
 from train.data.sources import notes_of
 from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
-from train.guards import StopRequests, check_dataset, describe_sources, with_advice
+from train.guards import (
+    StopRequests,
+    check_dataset,
+    describe_sources,
+    warn_of_parts,
+    with_advice,
+)
 from train.loop import Learner
 from train.models.geolocator import Geolocator
 from train.resume import FOLDER, STATE, Progress, load_state, save_state
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
     from train.data.loading import Batch
     from train.processes import World
 
+METRICS = "metrics.jsonl"
 LOG_EVERY = 10
 """Steps between two lines of metrics.jsonl."""
 SAVE_EVERY_S = 600.0
@@ -107,7 +114,7 @@ def train(
         if state is not None:
             progress, facts = state.progress, state.facts
             learner.load(state.read_tensors())
-            _forget_lines(run / "metrics.jsonl", progress.step, world)
+            _forget_lines(run / METRICS, progress.step, world)
         if world.is_first:
             _announce(config, sources, run, progress, console)
         _Run(
@@ -314,7 +321,7 @@ class _Run:
             yield lambda record: None
             return
         board = _open_tensorboard(self.folder) if self.tensorboard else None
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        with (self.folder / METRICS).open("a", encoding="utf-8") as lines:
 
             def write(record: dict[str, float]) -> None:
                 lines.write(json.dumps({**record, "step": int(record["step"])}) + "\n")
@@ -378,14 +385,10 @@ def _announce(
     )
     for note in notes_of(sources.train):
         console.print(note, markup=False, highlight=False)
-    if config.eval_every and not len(sources.chosen_on.entries):
-        console.print(
-            f"warning: {sources.chosen_on.name} holds no clips to choose weights on: the last ones "
-            "are kept.",
-            markup=False,
-        )
     if config.data == "rendered":
         return
+    for warning in warn_of_parts(config, sources):
+        console.print(warning, markup=False, highlight=False)
     cities = sources.train.hierarchy.places["city"]
     counts = np.bincount([entry.city_id for entry in sources.train.entries], minlength=len(cities))
     empty = [cities[index].name for index in np.flatnonzero(counts == 0)]

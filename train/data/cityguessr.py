@@ -173,8 +173,8 @@ def open_cityguessr(
         root: the folder that holds `train` and `val`.
         split: which split.
         splitting: how the splits are made.
-        partial: leave out cities that the label files name and that are not on disk; otherwise
-            they are an error.
+        partial: leave out cities that the label files name and that are not on disk, and do
+            without val where it is missing; otherwise either is an error.
 
     Raises:
         DatasetError: folders, cities or label files that are missing, wrong or contradictory.
@@ -183,7 +183,7 @@ def open_cityguessr(
     wanted = PARTS
     if splitting == "official":
         wanted = ("val",) if split == "test" else ("train",)
-    parts = [read_part(root, part) for part in wanted]
+    parts = [read_part(root, part, partial=partial) for part in wanted]
     tree = _choose_tree(root, parts)
     for part in parts:
         for file in part.labels:

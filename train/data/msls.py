@@ -207,7 +207,7 @@ def _clips_of(folder: Path, notes: list[str], *, partial: bool) -> list[_Clip] |
             if not partial:
                 raise DatasetError(
                     f"opening {str(side)!r}: there is no folder images; extract images_vol_*.zip, "
-                    "or open the dataset as partial"
+                    "or put ?partial behind the path of the dataset"
                 )
             notes.append(f"{folder.name}/{side.name} has no images and is left out")
             continue

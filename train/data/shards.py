@@ -27,7 +27,7 @@ from train.data.dataset import UNKNOWN_SCENE, BadSample, Sample
 from train.data.picking import pick_frames
 from train.data.pictures import PictureError, read_pictures
 from train.data.shard_index import BLOCK_BYTES, INDEX, columns_of, read_index
-from train.errors import DatasetError
+from train.errors import DatasetError, MissingPartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,13 +56,15 @@ def open_shards(path: Path, split: Split, *, verify: bool = False) -> ShardedCli
             looked at, and each clip's own checksums as it is read.
 
     Raises:
+        MissingPartError: the split was not packed.
         DatasetError: the index, a shard, or what lies beside them is missing, damaged or another.
     """
     index = read_index(path)
     if split not in index.splits:
         there = ", ".join(sorted(index.splits)) or "none"
-        raise DatasetError(
-            f"reading packed clips: {path / INDEX} has no split {split!r}; there are: {there}."
+        raise MissingPartError(
+            f"reading packed clips: {path / INDEX} has no split {split!r}; there are: {there}. "
+            f"Pack it too: python -m train.pack DATASET --out {path} --split {split}"
         )
     packed = index.splits[split]
     places_csv = _read_beside(path, index.places).decode("utf-8", "strict")

@@ -109,7 +109,7 @@ def evaluate(
 
     Raises:
         DatasetError: a data set cannot be used, or holds no readable sample.
-        TrainError: nothing to calibrate on, or the second model reads other samples.
+        TrainError: the second model reads other samples.
         EngineError: a bundle's engine fails.
     """
     pipeline = _Pipeline(plan=plan, workers=workers, console=console)
@@ -160,16 +160,21 @@ def view_of(scorer: Scorer, plan: Plan, policy: EvaluatedPolicy | None = None) -
 
 
 def _calibration(candidate: Candidate, task: Task, val: Scored | None) -> tuple[Calibration, str]:
+    by = Candidate(scorer=candidate.scorer).calibrated_by
     if task.val is not None and val is not None:
-        count = len(val.predictions)
-        fitted = calibrate(val.predictions, candidate.scorer.hierarchy)
-        return fitted, f"{count} clips of {task.val.dataset.name}"
+        name = task.val.dataset.name
+        if val.predictions.known.any():
+            by = f"{len(val.predictions)} clips of {name}"
+            if task.val.dataset.name == task.tests[0].dataset.name:
+                by += (
+                    ", the part that is counted here: it is better calibrated there than elsewhere"
+                )
+            return calibrate(val.predictions, candidate.scorer.hierarchy), by
+        by += f" (the model knows no city of {name})"
     if candidate.calibration is not None:
         return candidate.calibration, candidate.calibrated_by
     flat = {"temperature": 1.0, "threshold_prob": 0.5}
-    return {mode: {level: dict(flat) for level in LEVELS} for mode in MODES}, (
-        Candidate(scorer=candidate.scorer).calibrated_by
-    )
+    return {mode: {level: dict(flat) for level in LEVELS} for mode in MODES}, by
 
 
 def _policy_records(
@@ -206,7 +211,7 @@ def _drives(
     # Policies over the same samples are not further clips of their drives.
     if len(set(everything.names)) < len(everything.names):
         everything = passes[0].predictions
-    if val is not None:
+    if val is not None and val.predictions.known.any():
         calibration = calibrate(fuse_drives(val.predictions), context.model)
     return {**drive_report(everything, context, calibration), "calibration": calibration}
 

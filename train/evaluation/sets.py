@@ -72,21 +72,22 @@ def rendered_task(
         sampling: what calibrating clips are drawn from.
         policies: what is measured; at least one.
         val_clips: how many clips calibrate; None for no calibration.
-        test_clips: how many are counted, in all policies together.
+        test_clips: how many are counted, in all policies together; at least one of each.
     """
 
     def drives(split: Split, clips: int, seed: int) -> RenderedClips:
         return RenderedClips(split=split, clips=clips, sampling=sampling, seed=seed)
 
-    each = max(1, test_clips // len(policies))
+    each, more = divmod(test_clips, len(policies))
+    counts = [max(1, each + (number < more)) for number in range(len(policies))]
     tests = tuple(
-        Pass(dataset=drives(split, each, number), indices=tuple(range(each)), policy=policy)
-        for number, policy in enumerate(policies, start=1)
+        Pass(dataset=drives(split, count, number), indices=tuple(range(count)), policy=policy)
+        for number, (policy, count) in enumerate(zip(policies, counts, strict=True), start=1)
     )
     val = None
     if val_clips is not None:
         val = Pass(dataset=drives("val", val_clips, 0), indices=tuple(range(val_clips)))
-    return Task(split=split, tests=tests, val=val, policies=policies, total=each * len(policies))
+    return Task(split=split, tests=tests, val=val, policies=policies, total=sum(counts))
 
 
 def dataset_task(

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,13 +15,19 @@ from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from tests.cityguessr import write_release
+from tests.clips import NumberedClips
 from tests.process import geotag_environ
 from train.build import as_picture, open_sources
 from train.config import TrainConfig, load_preset
 from train.data.clips import rendered_hierarchy, rendered_places_csv
 from train.data.dataset import BadSample, Entry, Sample, View
+from train.data.packing import pack
+from train.data.shard_index import Packing
 from train.data.sources import SOURCES, Source
-from train.errors import DatasetError, TrainError
+from train.errors import DatasetError, ExportError, TrainError
+from train.evaluate import app as evaluate_app
+from train.export import export_bundle
 from train.fit import app, new_run_folder
 from train.loop import Learner
 from train.models.videomae import VideoMAEConfig, VideoMAEEncoder
@@ -274,7 +281,7 @@ def test_going_on_keeps_the_recipe_and_says_what_may_change(tmp_path: Path) -> N
     result = CliRunner().invoke(
         app, ["--resume", str(tmp_path), "--batch", "8", "--preset", "geotag"]
     )
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     told = " ".join(result.output.split())
     assert "leave out --batch, --preset" in told
     assert "--lr for a run that diverged" in told
@@ -288,6 +295,76 @@ def test_a_run_that_cannot_begin_leaves_its_name_free(
     assert result.exit_code == 2
     assert "nowhere" in result.output
     assert not (tmp_path / "runs/classifiers").exists()
+
+
+SMOKE = ("--preset", "classifiers", "--pretrained", "none", "--size", "tiny", "--steps", "1",
+         "--batch", "4", "--workers", "0", "--device", "cpu")  # fmt: skip
+
+
+def command(*arguments: str | Path) -> tuple[int, str]:
+    """Exit code of train.fit, and what was printed as one line."""
+    result = CliRunner().invoke(app, [*map(str, arguments), *SMOKE])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("has_empty_folder", [False, True])
+def test_a_missing_test_part_is_told_before_the_first_step(
+    tmp_path: Path, has_empty_folder: bool
+) -> None:
+    root = write_release(tmp_path / "release", ("Malm", "Austin"), clips=4)
+    shutil.rmtree(root / "val")
+    if has_empty_folder:
+        (root / "val").mkdir()
+    code, told = command("--data", f"cityguessr:{root}", "--out", tmp_path / "run")
+    assert code == 2
+    assert "there are no cities in val/" in told
+    assert f"'cityguessr:{root}?partial'" in told
+    assert "Usage" not in told
+    assert "step 1" not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_test_part_is_measured_on_other_footage_and_exported(
+    tmp_path: Path,
+) -> None:
+    root = write_release(tmp_path / "release", ("Malm", "Austin"), clips=4)
+    other = write_release(tmp_path / "other", ("Malm", "Dallas"), clips=2)
+    shutil.rmtree(root / "val")
+    run = tmp_path / "run"
+    code, told = command("--data", f"cityguessr:{root}?partial", "--out", run)
+    assert code == 0, told
+    assert told.index("will not be evaluated") < told.index("not evaluated")
+    elsewhere = f"python -m train.evaluate --model {run} --data KIND:PATH --out {run}"
+    assert elsewhere in told
+    quick = ["--workers", "0", "--no-plots", "--device", "cpu"]
+    result = CliRunner().invoke(evaluate_app, ["--model", str(run), *quick])
+    assert result.exit_code == 2
+    assert elsewhere in " ".join(result.output.split())
+    with pytest.raises(ExportError, match="never evaluated"):
+        export_bundle(run, tmp_path / "bundle")
+    words = [*elsewhere.replace("KIND:PATH", f"cityguessr:{other}").split()[3:], *quick]
+    result = CliRunner().invoke(evaluate_app, words)
+    assert result.exit_code == 0, result.output
+    export_bundle(run, tmp_path / "bundle")
+    assert "2 test clips" in (tmp_path / "bundle/MODEL_CARD.md").read_text()
+
+
+def test_a_packed_dataset_may_have_no_test_part(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        pack(NumberedClips(clips=6), tmp_path / "packed", split, Packing(image_px=112))
+    code, told = command("--data", f"shards:{tmp_path / 'packed'}", "--out", tmp_path / "run")
+    assert code == 0, told
+    assert "holds no clips to test on" in told
+
+
+def test_a_file_where_the_run_would_lie_is_told(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for out in ("taken", "taken/run"):
+        code, told = command("--out", tmp_path / out)
+        assert code == 5
+        assert "taken is a file, no folder" in told
 
 
 @pytest.mark.parametrize("still", ["first", "random"])
@@ -347,5 +424,9 @@ def test_a_run_never_overwrites_another(tmp_path: Path, monkeypatch: pytest.Monk
     assert new_run_folder(None, "demo") == Path("runs/demo")
     (tmp_path / "runs/demo/model.safetensors").touch()
     assert new_run_folder(None, "demo") == Path("runs/demo-2")
-    with pytest.raises(FileExistsError, match="another --out"):
+    with pytest.raises(TrainError, match=r"another --out\.$"):
+        new_run_folder(tmp_path / "runs/demo", "demo")
+    (tmp_path / "runs/demo/last").mkdir()
+    (tmp_path / "runs/demo/last/state.json").touch()
+    with pytest.raises(TrainError, match=r"--resume .*runs/demo$"):
         new_run_folder(tmp_path / "runs/demo", "demo")
