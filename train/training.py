@@ -85,8 +85,9 @@ def train(
         torch.set_num_threads(max(1, usable_cores() // world.size - workers))
     sources = open_sources(config)
     state = load_state(run) if (run / FOLDER / STATE).is_file() else None
+    described = describe_sources(sources)
     if state is not None:
-        check_dataset(state, sources)
+        check_dataset(state, described, sources.train.name)
 
     def tell(text: str) -> None:
         if world.is_first:
@@ -122,6 +123,7 @@ def train(
             folder=run,
             world=world,
             sources=sources,
+            described=described,
             learner=learner,
             workers=workers,
             console=console,
@@ -140,6 +142,7 @@ class _Run:
         folder: Path,
         world: World,
         sources: Sources,
+        described: dict[str, Any],
         learner: Learner,
         workers: int,
         console: Console,
@@ -147,6 +150,7 @@ class _Run:
         facts: dict[str, Any],
     ) -> None:
         self.config, self.folder, self.world, self.sources = config, folder, world, sources
+        self.described = described
         self.learner, self.workers, self.console = learner, workers, console
         self.tensorboard, self.facts = tensorboard, facts
         self.unread: tuple[BadSample, ...] = ()
@@ -285,7 +289,7 @@ class _Run:
                 self.learner.tensors(),
                 self.learner.model.config,
                 self.facts,
-                describe_sources(self.sources),
+                self.described,
             )
             _write_bad(self.folder / "bad_samples.csv", progress.bad)
         self.world.wait()
@@ -356,8 +360,13 @@ class _Run:
 
 def training_facts(config: TrainConfig, dataset: ClipDataset) -> dict[str, Any]:
     """What `checkpoint.json` and later the bundle say about how the weights came to be."""
+    facts = asdict(config)
+    longest_s = getattr(dataset, "longest_s", None)
+    if longest_s is not None:  # no clip is longer than its sample
+        for name in ("min_span_s", "max_span_s"):
+            facts["sampling"][name] = min(facts["sampling"][name], longest_s)
     return {
-        **asdict(config),
+        **facts,
         "dataset": dataset.name,
         "clips": len(dataset.entries),
         "commit": _git_commit(),

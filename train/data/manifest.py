@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 import weakref
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,6 +157,25 @@ class ManifestClips:
         """Start without a decoding process."""
         self.__dict__.update(state)
         self._decoding = _Decoding()
+
+    @property
+    def longest_s(self) -> float | None:
+        """Length of the longest stretch; None where there is none."""
+        return max((row.end_s - row.start_s for row in self._rows), default=None)
+
+    @property
+    def content_sha256(self) -> str:
+        """Of the samples: where they lie, and their labels."""
+        rows = [
+            [row.video, row.start_s, row.end_s, row.home and row.home.key] for row in self._rows
+        ]
+        return sha256(json.dumps(rows).encode("utf-8")).hexdigest()
+
+    def covered_s(self, index: int, view: View) -> float:
+        """Seconds from first frame to last of a clip as a view shows it: no more than there are."""
+        row = self._rows[index]
+        _, sampling = draw_clip(row.start_s, row.end_s, view, index, self._sampling)
+        return sampling.span_s
 
     def close(self) -> None:
         """End the decoding process; another read starts a new one."""

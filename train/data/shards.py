@@ -105,6 +105,9 @@ class ShardedClips:
         self._files = _OpenFiles()
         self.scene_labels = index.scene_labels
         """Names of the scene groups; empty where the source has none."""
+        shards = [packed.fingerprint, *(shard.sha256 for shard in packed.shards)]
+        self.content_sha256 = sha256("".join(shards).encode("ascii", "replace")).hexdigest()
+        """Of the source, how it was packed, and every byte of the clips."""
         self.bad = packed.bad
         """Name and reason of each clip of the source that could not be packed."""
         self.notes = (f"{len(self.bad)} clips could not be packed",) if self.bad else ()

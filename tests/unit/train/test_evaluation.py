@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from tests.clip_datasets import WORLD, Clips, Reader, tree
+from tests.clips import NumberedClips
 from train.config import EvaluatedPolicy
 from train.data.dataset import BadSample, Sample, View
+from train.data.timed import with_frame_s
 from train.errors import DatasetError, TrainError
 from train.evaluation.measure import Candidate, Plan, evaluate, view_of
 from train.evaluation.sets import Task, dataset_task, spread
@@ -192,6 +194,13 @@ def test_footage_with_real_time_is_measured_by_every_policy() -> None:
         ("dense", 0.5, 2),
     ]
     assert found["drives"]["clips"] == 2
+
+
+def test_stored_frames_are_measured_over_no_more_seconds_than_are_stored() -> None:
+    clips = with_frame_s(NumberedClips(clips=3, frames=20), "0.5")
+    long = EvaluatedPolicy(policy="exact", span_s=8.0)
+    task = dataset_task(clips, None, split="test", view=VIEW, policies=(KEYFRAME, long))
+    assert [policy.span_s for policy in task.policies] == [10.0, 8.0]
 
 
 def test_validation_clips_calibrate_and_are_named() -> None:

@@ -276,6 +276,23 @@ def test_going_on_with_another_dataset_is_refused(
         fit(config, tmp_path)
 
 
+def test_going_on_with_other_frames_of_the_same_clips_is_refused(tmp_path: Path) -> None:
+    for name, frames in (("all", None), ("few", 16)):
+        packing = Packing(image_px=112, frames=frames)
+        for split in ("train", "val"):
+            pack(NumberedClips(clips=6), tmp_path / name, split, packing)
+    shutil.copytree(tmp_path / "all", tmp_path / "moved")
+    run = tmp_path / "run"
+    assert command("--data", f"shards:{tmp_path / 'all'}", "--out", run)[0] == 0
+    found = {}
+    for name in ("few", "moved"):
+        words = ["--resume", str(run), "--data", f"shards:{tmp_path / name}", "--workers", "0"]
+        found[name] = CliRunner().invoke(app, words)
+    assert found["few"].exit_code == 2
+    assert "content of train" in found["few"].output
+    assert found["moved"].exit_code == 0
+
+
 def test_going_on_keeps_the_recipe_and_says_what_may_change(tmp_path: Path) -> None:
     fit(recipe(steps=2, eval_every=0.0), tmp_path)
     result = CliRunner().invoke(
