@@ -95,6 +95,16 @@ def warn_of_parts(config: TrainConfig, sources: Sources) -> Iterator[str]:
             "is trained on is held out, by whole drives or runs of clips: more of them make a val "
             "part."
         )
+    elif config.eval_every and sources.chosen_at is None:
+        yield (
+            f"warning: {sources.chosen_on.name} shows no place that is trained on, not even a "
+            "continent: the last weights are kept, none are chosen."
+        )
+    elif config.eval_every and sources.chosen_at != "city":
+        yield (
+            f"warning: no city of {sources.chosen_on.name} is trained on: weights are chosen by "
+            f"the {sources.chosen_at} that they answer."
+        )
     if sources.tested_on is None or not len(sources.tested_on.entries):
         name = "the packed dataset" if sources.tested_on is None else sources.tested_on.name
         yield (

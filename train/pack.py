@@ -202,7 +202,17 @@ def _open_all(
 
 
 def _check(folder: Path, console: Console) -> None:
-    for split in sorted(read_index(folder).splits):
+    index = read_index(folder)
+    named = {shard.file for packed in index.splits.values() for shard in packed.shards}
+    # What lies there while a packing goes on, or was interrupted, is named when it is finished.
+    begun = {path.stem for path in folder.glob("*.packing")}
+    found = {path.name for path in folder.glob("*.tar") if path.name.split("-")[0] not in begun}
+    if strange := sorted(found - named):
+        raise DatasetError(
+            f"checking {folder}: its index does not name {', '.join(strange)}, which an earlier "
+            "packing left. Take such files away, or pack again."
+        )
+    for split in sorted(index.splits):
         dataset = open_shards(folder, split, verify=True)  # type: ignore[arg-type]
         console.print(
             f"{split}: {len(dataset.entries)} clips, every shard as it was packed", markup=False

@@ -52,6 +52,12 @@ if TYPE_CHECKING:
     from train.processes import World
 
 METRICS = "metrics.jsonl"
+LEVEL_WORDS: dict[Level, str] = {
+    "city": "cities",
+    "state": "states",
+    "country": "countries",
+    "continent": "continents",
+}
 LOG_EVERY = 10
 """Steps between two lines of metrics.jsonl."""
 SAVE_EVERY_S = 600.0
@@ -162,7 +168,7 @@ class _Run:
             seed=config.seed,
         )
         each = config.eval_every * len(sources.train.entries) / config.batch
-        is_scored = bool(config.eval_every) and len(sources.chosen_on.entries) > 0
+        is_scored = bool(config.eval_every) and sources.chosen_at is not None
         self.score_every = max(1, round(each)) if is_scored else 0
 
     def go(self, progress: Progress) -> None:
@@ -190,7 +196,8 @@ class _Run:
                 is_last = progress.step == self.sources.steps
                 is_pause = is_last or progress.step % LOG_EVERY == 0
                 if is_pause:
-                    write(self.learner.report(progress.step))
+                    can_go_on = (self.folder / FOLDER / STATE).is_file()
+                    write(self.learner.report(progress.step, can_go_on=can_go_on))
                 if is_last or is_pause or self._is_scoring(progress.step):
                     progress = self._remember_bad(progress)
                 if is_last or self._is_scoring(progress.step):
@@ -219,11 +226,12 @@ class _Run:
             score = None
             if self.score_every:
                 score = self._score(model)
-                write({"step": progress.step, "selection_city_top1": score})
+                level = self._chosen_at()
+                write({"step": progress.step, f"selection_{level}_top1": score})
                 if self.world.is_first:
                     self.console.print(
-                        f"step {progress.step}: {100 * score:.1f} % of cities right on "
-                        f"{self.sources.chosen_on.name}",
+                        f"step {progress.step}: {100 * score:.1f} % of {LEVEL_WORDS[level]} right "
+                        f"on {self.sources.chosen_on.name}",
                         markup=False,
                         highlight=False,
                     )
@@ -234,9 +242,15 @@ class _Run:
             self.world.wait()
         return replace(progress, best_score=score, best_step=progress.step)
 
+    def _chosen_at(self) -> Level:
+        """The level by which weights are chosen; there is one where they are."""
+        assert self.sources.chosen_at is not None
+        return self.sources.chosen_at
+
     def _score(self, model: Geolocator) -> float:
-        """Share of right cities on what the best weights are chosen on."""
-        dataset = self.sources.chosen_on
+        """Share of right answers on what the best weights are chosen on."""
+        dataset, level_chosen = self.sources.chosen_on, self._chosen_at()
+        ancestors = dataset.hierarchy.ancestors[level_chosen]
         count = min(self.config.val_clips, len(dataset.entries))
         chosen = np.linspace(0, len(dataset.entries), count, endpoint=False).astype(int).tolist()
         batches = reading_batches(
@@ -263,8 +277,9 @@ class _Run:
                 level: outputs[level].float().cpu().numpy() for level in dataset.hierarchy.places
             }
             mode = self.config.selection_decoding
-            found = decode(logits, dataset.hierarchy, mode).labels["city"]
-            counts += torch.tensor([(found == batch.city_N.numpy()).sum(), len(batch)])
+            found = decode(logits, dataset.hierarchy, mode).labels[level_chosen]
+            wanted = ancestors[batch.city_N.numpy()]
+            counts += torch.tensor([(found == wanted).sum(), len(batch)])
         right, total = self.world.sum(counts.to(self.world.device)).tolist()
         if not total:
             raise TrainError(
@@ -277,7 +292,10 @@ class _Run:
         facts = training_facts(self.config, self.sources.train) | self.facts
         facts |= {"step": progress.step, "bad_samples": len(progress.bad)}
         if score is not None:
-            facts |= {"selected_on": self.sources.chosen_on.name, "selected_city_top1": score}
+            facts |= {
+                "selected_on": self.sources.chosen_on.name,
+                f"selected_{self._chosen_at()}_top1": score,
+            }
         save_checkpoint(self.folder, model, places_csv=self.sources.train.places_csv, facts=facts)
 
     def _save(self, progress: Progress) -> None:

@@ -82,7 +82,8 @@ def open_manifest(
     if not any(_is_there(footage / video) for video in videos):
         raise DatasetError(
             f"reading the manifest {csv_path}: none of its {len(videos)} videos is below "
-            f"{footage}, such as {videos[0]!r}. Give the folder that was labelled."
+            f"{footage}, such as {videos[0]!r}. Say behind the file's name which folder was "
+            f"labelled: 'manifest:{csv_path}?footage=FOLDER'"
         )
     own = [row for row in rows if row.split == split]
     used = tuple(row for row in own if row.home is not None)
@@ -99,6 +100,9 @@ def open_manifest(
 
 class ManifestClips:
     """Clips of one split; a copy in another process decodes in a process of its own."""
+
+    has_scenes = False
+    """A manifest knows places alone."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -71,6 +71,9 @@ class MslsClips:
     """Keys of the images, [F]."""
     points_deg: NDArray[np.float64]
     """lat_deg and lon_deg, NaN where nobody measured, [F, 2]."""
+
+    has_scenes: ClassVar[bool] = False
+    """Nobody has labelled them."""
 
     def count_frames(self, index: int) -> int:
         """How many images a clip has."""

@@ -177,6 +177,11 @@ class LabelledClips:
         return tuple(getattr(self.clips, "notes", ()))
 
     @property
+    def has_scenes(self) -> bool:
+        """Whether any clip has one."""
+        return bool(self.soft)
+
+    @property
     def longest_s(self) -> float | None:
         """That of the clips; None where they have no time."""
         return getattr(self.clips, "longest_s", None)

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MOST_OPEN_SHARDS = 64
 """File handles that one copy of a dataset holds; the oldest is closed for another."""
+MOST_ASKED = 500
+"""Clips whose labels are read to learn whether there are scenes."""
 _BRIDGED_BYTES = 32 << 10
 """A gap between wanted frames that is read along rather than left out: one call costs more."""
 _PIECE_BYTES = 1 << 20
@@ -142,6 +144,17 @@ class ShardedClips:
         self.__dict__.update(state)
         self._files = _OpenFiles()
 
+    @property
+    def has_scenes(self) -> bool:
+        """Whether clips say which scene they show, asked of some from everywhere."""
+        count = len(self._entries)
+        asked = min(count, MOST_ASKED)
+        heads = (self._read_head(number * count // asked) for number in range(asked))
+        return any(
+            isinstance(head, _Head) and (head.scene_S is not None or head.scene_id != UNKNOWN_SCENE)
+            for head in heads
+        )
+
     def count_frames(self, index: int) -> int:
         """How many frames of a clip are stored; 0 if its labels are damaged."""
         head = self._read_head(index)
@@ -160,12 +173,15 @@ class ShardedClips:
             return head
         name = self._entries[index].name
         shard = self._shards[self._places_N4[index, 0]]
+        picked_T = _pick(len(head.offsets), view, index, self._packing.picking)
         try:
-            picked_T = _pick(len(head.offsets), view, index, self._packing.picking)
             jpegs = self._read_frames(index, head, picked_T)
             clip_THWC = read_pictures(jpegs, view, index)
-        except (PictureError, _DamageError) as exc:
+        except _DamageError as exc:
             return BadSample(name=name, reason=f"{shard.file}, clip {name}: {exc}")
+        except PictureError as exc:
+            stored = "" if exc.number is None else f"frame {picked_T[exc.number]} "
+            return BadSample(name=name, reason=f"{shard.file}, clip {name}: {stored}{exc.reason}")
         return Sample(
             clip_THWC=clip_THWC,
             city_id=self._entries[index].city_id,

@@ -128,11 +128,15 @@ def evaluate(
         "model": scorer.label,
         **report(everything, context, calibration),
         "samples": task.total,
+        "counted_samples": len(set(everything.names)),
         "clips_per_answer": plan.clips,
         "policies": _policy_records(task, passes, context, calibration),
         "calibration": calibration,
         "calibrated_by": calibrated_by,
-        "bad_samples": bad_samples(tuple(bad for scored in passes for bad in scored.bad)),
+        # A sample that cannot be read is bad once, however many ways of sampling asked for it.
+        "bad_samples": bad_samples(
+            tuple(dict.fromkeys(bad for scored in passes for bad in scored.bad))
+        ),
         "bad_val_samples": bad_samples(() if val is None else val.bad),
         "command": command,
     }
@@ -180,21 +184,32 @@ def _calibration(candidate: Candidate, task: Task, val: Scored | None) -> tuple[
 def _policy_records(
     task: Task, passes: list[Scored], context: Context, calibration: Calibration
 ) -> list[dict[str, Any]]:
-    """One record a policy; without accuracy, on 0 clips, where the data set has no time."""
+    """One record a policy; without accuracy, on 0 clips, where the data set has no time.
+
+    `clips` are those whose city the model knows, or where it knows none of them, those whose
+    country it knows.
+    """
     measured = {
         given.policy: judge_calibrated(scored.predictions, context.model, SHOWN_MODE, calibration)
         for given, scored in zip(task.tests, passes, strict=True)
         if given.policy is not None
     }
-    return [
-        {
-            "policy": policy.policy,
-            "span_s": policy.span_s,
-            **{f"{level}_top1": _share_right(measured.get(policy), level) for level in LEVELS},
-            "clips": int(measured[policy].counted["city"].sum()) if policy in measured else 0,
+    records = []
+    for policy in task.policies:
+        found = measured.get(policy)
+        counts = {
+            level: 0 if found is None else int(found.counted[level].sum()) for level in LEVELS
         }
-        for policy in task.policies
-    ]
+        records.append(
+            {
+                "policy": policy.policy,
+                "span_s": policy.span_s,
+                **{f"{level}_top1": _share_right(found, level) for level in LEVELS},
+                "clips": counts["city"] or counts["country"],
+                "clips_by_level": counts,
+            }
+        )
+    return records
 
 
 def _share_right(outcomes: Outcomes | None, level: Level) -> float | None:

@@ -96,6 +96,18 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model.safetensors")
 
 
+SMOKE = ("--preset", "classifiers", "--pretrained", "none", "--size", "tiny", "--steps", "1",
+         "--batch", "4", "--workers", "0", "--device", "cpu")  # fmt: skip
+
+
+def command(*arguments: str | Path) -> tuple[int, str]:
+    """Exit code of train.fit, and what was printed as one line."""
+    result = CliRunner().invoke(app, [*SMOKE, *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
 @pytest.fixture
 def footage(monkeypatch: pytest.MonkeyPatch) -> dict[str, Footage]:
     """Opened as `noise:.`: the parts of a dataset, to be exchanged by a test."""
@@ -227,10 +239,45 @@ def test_footage_without_scenes_says_how_to_label_it(
     fit(replace(without_scenes, views=1, steps=2), tmp_path / "without")
 
 
+def test_missing_scenes_are_told_before_the_first_step_and_leave_no_folder(
+    tmp_path: Path,
+) -> None:
+    packed = tmp_path / "packed"
+    for split in ("train", "val"):
+        pack(NumberedClips(clips=1), packed, split, Packing(image_px=112))  # it has no scene
+    words = ("--preset", "scenes-soft", "--data", f"shards:{packed}", "--out", tmp_path / "run")
+    code, told = command(*words)
+    assert code == 2
+    assert f"train.scenes --dataset 'shards:{packed}'" in told
+    assert f"--out {packed / 'scenes.safetensors'}" in told
+    assert "--resume" not in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_cities_without_a_clip_are_named(tmp_path: Path, footage: dict[str, Footage]) -> None:
     footage["train"] = Footage(cities=22)
     said = fit(recipe(data="noise:.", texts="names", views=1, steps=1), tmp_path)
     assert "2 of 24 cities have no clip to learn from" in said
+
+
+def test_weights_are_chosen_at_the_finest_level_that_is_learned(
+    tmp_path: Path, footage: dict[str, Footage]
+) -> None:
+    ancestors, cities = Footage.hierarchy.ancestors, range(24)
+    one = next(
+        (city, other)
+        for city in cities
+        for other in cities
+        if ancestors["country"][city] == ancestors["country"][other]
+        and ancestors["state"][city] != ancestors["state"][other]
+    )
+    for part, city in zip(("train", "val"), one, strict=True):
+        footage[part].entries = [replace(entry, city_id=city) for entry in footage[part].entries]
+    said = fit(recipe(data="noise:.", texts="names", views=1, steps=1), tmp_path)
+    assert "no city of noise is trained on: weights are chosen by the country" in said
+    assert "% of countries right on noise" in said
+    facts = json.loads((tmp_path / "checkpoint.json").read_text())["training"]
+    assert 0 <= facts["selected_country_top1"] <= 1
 
 
 def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
@@ -312,18 +359,6 @@ def test_a_run_that_cannot_begin_leaves_its_name_free(
     assert result.exit_code == 2
     assert "nowhere" in result.output
     assert not (tmp_path / "runs/classifiers").exists()
-
-
-SMOKE = ("--preset", "classifiers", "--pretrained", "none", "--size", "tiny", "--steps", "1",
-         "--batch", "4", "--workers", "0", "--device", "cpu")  # fmt: skip
-
-
-def command(*arguments: str | Path) -> tuple[int, str]:
-    """Exit code of train.fit, and what was printed as one line."""
-    result = CliRunner().invoke(app, [*map(str, arguments), *SMOKE])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("has_empty_folder", [False, True])

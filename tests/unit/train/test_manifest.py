@@ -300,6 +300,12 @@ def test_videos_that_cannot_be_read_are_bad_samples(tmp_path: Path, footage: Pat
         assert video in sample.reason
 
 
+def test_footage_that_is_not_there_is_told_with_the_word_that_names_it(tmp_path: Path) -> None:
+    path = _write(tmp_path / "labels.csv", {})
+    with pytest.raises(DatasetError, match=rf"'manifest:{path}\?footage=FOLDER'"):
+        open_manifest(path, "train")
+
+
 def test_footage_is_packed_and_read_back(tmp_path: Path, footage: Path) -> None:
     path = _write(tmp_path / "labels.csv", {"end_s": "15"}, {"video": "cam/broken.mp4"})
     with _opened(path, footage) as dataset:
