@@ -88,17 +88,12 @@ def open_sources(config: TrainConfig) -> Sources:
 
 def _without_scenes(config: TrainConfig, name: str) -> str:
     """What is said where scenes are to be learned and no clip says which it shows."""
-    if config.scenes:
-        cure = f"Those of {config.scenes} are not of these clips"
-    else:
-        out = beside_dataset(config.data, SCENES_FILE)
-        cure = (
-            f"Label them with `python -m train.scenes --dataset '{config.data}' --weights "
-            f"resnet50_places365.pth.tar --out {out}`, where training looks for them"
-        )
+    out = beside_dataset(config.data, SCENES_FILE)
     return (
-        f"learning scenes on {name}: none of its clips says which scene it shows. {cure}; or "
-        "choose a preset without scenes, such as classifiers or text-only."
+        f"learning scenes on {name}: none of its clips says which scene it shows. Label them with "
+        f"`python -m train.scenes --dataset '{config.data}' --weights resnet50_places365.pth.tar "
+        f"--out {out}`, where training looks for them; or choose a preset without scenes, such as "
+        "classifiers or text-only."
     )
 
 

@@ -7,8 +7,6 @@ Each row is a preset, trained and evaluated once a seed: a cell. Finished cells 
 are, and one that was cut off goes on, so that the command may be stopped and given again at any
 time. With `--like` the presets give what the table compares (heads and losses), and another preset
 all else (size, optimiser, steps): that is how the tables are tried on a small world.
-
-Shape suffixes: S seeds.
 """
 
 from __future__ import annotations
@@ -16,22 +14,20 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from engines.bundle import LEVELS
 from engines.choose import usable_cores
 from train.build import open_test
 from train.checkpoint import EVALUATION, load_checkpoint
-from train.config import TrainConfig, load_preset, tomllib
+from train.comparison import Row, read_tables, show_table
+from train.config import TrainConfig, load_preset
 from train.endings import telling
 from train.errors import TrainError
 from train.evaluate import evaluate_run
@@ -41,53 +37,12 @@ from train.processes import World
 from train.resume import load_state
 from train.training import train
 
-if TYPE_CHECKING:
-    from engines.bundle import DecodingMode
-    from train.stills import Looks
-
-TABLES = Path(__file__).with_name("published.toml")
 RECORD = "tables.json"
 """In the folder of the cells: all tables that were made of them, by name."""
-DIGITS = 4
-"""Of a percentage, behind the point, in JSON."""
 CELL = "cell.json"
 """The recipe that a cell was made with."""
-Z95 = 1.959964
-"""Standard deviations of a normal distribution that hold 95 % of it."""
 
 app = typer.Typer(add_completion=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One line of a table."""
-
-    label: str
-    preset: str
-    mode: DecodingMode | None = None
-    """How it is decoded; None as the table is asked for."""
-    still: Looks | None = None
-    """Of a model of single pictures: what it is measured on, if not what it was trained on."""
-    published: tuple[float, ...] | None = None
-    """Top-1 % of city, state, country, continent on CityGuessr68k."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """Top-1 % at one level."""
-
-    value: float
-    low: float
-    high: float
-    """95 % interval; see `pool`."""
-
-    def record(self) -> dict[str, float]:
-        """For JSON: percentages with no more digits than they are known to."""
-        return {name: round(value, DIGITS) for name, value in asdict(self).items()}
-
-    def __str__(self) -> str:
-        """As a table shows it."""
-        return f"{self.value:.1f} ({self.low:.1f}-{self.high:.1f})"
 
 
 @app.command()
@@ -134,6 +89,8 @@ def main(
         if mode not in MODES:
             raise TrainError(f"--mode {mode!r}: allowed are {', '.join(MODES)}.")
         refuse_file(out, doing="making tables in")
+        if save is not None:
+            refuse_file(save.parent, doing="writing tables into")
         chosen = list(tables) if name == "all" else [name]
         recipes = {
             (row.preset, seed): _cell_recipe(row, data=data, like=like, steps=steps, seed=seed)
@@ -171,7 +128,8 @@ def main(
             found[table] = made | show_table(title, rows, cells, mode, Console(width=110))
             keep_tables(found, out / RECORD)
         if save is not None:
-            write_aside(save, _text({"tables": found}))
+            save.parent.mkdir(parents=True, exist_ok=True)
+            write_aside(save, _text({"command": command, "seeds": seeds, "tables": found}))
         console.print(f"written to {out / RECORD}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -218,21 +176,6 @@ def _cell_recipe(row: Row, **changes: Any) -> TrainConfig:  # noqa: ANN401
 
 def _text(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, indent=2) + "\n").encode()
-
-
-def read_tables() -> dict[str, tuple[str, tuple[Row, ...]]]:
-    """Title and rows of every table, by name."""
-    record = tomllib.loads(TABLES.read_text(encoding="utf-8"))
-    return {
-        name: (
-            table["title"],
-            tuple(
-                Row(**{**row, "published": tuple(row["published"]) if "published" in row else None})
-                for row in table["rows"]
-            ),
-        )
-        for name, table in record.items()
-    }
 
 
 def recipe(
@@ -341,75 +284,6 @@ def cell_path(row: Row, config: TrainConfig, out: Path) -> Path:
 
 def _recipe_text(config: TrainConfig) -> str:
     return json.dumps(asdict(config), sort_keys=True)
-
-
-def pool(estimates: list[dict[str, float]]) -> Cell:
-    """One number of several seeds, each `{"value", "low", "high"}` in shares of 1.
-
-    The interval holds both reasons for chance: which clips are counted, the same for all seeds and
-    taken from their intervals, and the seed, from the spread of the values:
-    s^2 = s_clips^2 + s_seeds^2 / S, as a normal distribution.
-    """
-    values_S = 100 * np.array([estimate["value"] for estimate in estimates])
-    widths_S = 100 * np.array([estimate["high"] - estimate["low"] for estimate in estimates])
-    clips = float(widths_S.mean()) / (2 * Z95)
-    seeds = float(values_S.var(ddof=1)) / len(values_S) if len(values_S) > 1 else 0.0
-    half = Z95 * float(np.sqrt(clips**2 + seeds))
-    mean = float(values_S.mean())
-    return Cell(value=mean, low=max(0.0, mean - half), high=min(100.0, mean + half))
-
-
-def show_table(
-    title: str,
-    rows: tuple[Row, ...],
-    cells: dict[str, list[dict[str, Any]]],
-    mode: str,
-    console: Console,
-) -> dict[str, Any]:
-    """Print a table; what it shows, as JSON values.
-
-    Args:
-        title: what it compares.
-        rows: its lines.
-        cells: of each label, the evaluation of every seed.
-        mode: decoding of the rows that name none.
-        console: where to.
-    """
-    first = cells[rows[0].label][0]
-    seeds = len(cells[rows[0].label])
-    heading = (
-        f"{title}: top-1 % on {first['clips']} clips of {first['dataset']}, {seeds} seed(s), 95 % "
-        "intervals; beside them the paper's numbers on CityGuessr68k"
-    )
-    table = Table(title=heading)
-    table.add_column("")
-    for level in LEVELS:
-        table.add_column(level, justify="right")
-        table.add_column("paper", justify="right", style="dim")
-    record: dict[str, Any] = {"title": heading, "rows": []}
-    for row in rows:
-        decoding = row.mode or mode
-        found = [evaluation["metrics"][decoding] for evaluation in cells[row.label]]
-        shown = {level: pool([each[level]["top1"] for each in found]) for level in LEVELS}
-        published = row.published or (None,) * len(LEVELS)
-        texts = [
-            part
-            for level, paper in zip(LEVELS, published, strict=True)
-            for part in (str(shown[level]), "" if paper is None else f"{paper:.1f}")
-        ]
-        table.add_row(row.label, *texts)
-        record["rows"].append(
-            {
-                "label": row.label,
-                "preset": row.preset,
-                "decoding": decoding,
-                "ours": {level: shown[level].record() for level in LEVELS},
-                "conflict_rate": [each["conflict_rate"]["value"] for each in found],
-                "published": row.published,
-            }
-        )
-    console.print(table)
-    return record
 
 
 def _is_trained(folder: Path) -> bool:

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from engines.bundle import LEVELS
 from tests.unit.train.test_fit import Footage
 from train import tables
+from train.comparison import Row, pool, read_tables, show_table
 from train.config import load_preset, preset_names
 from train.data.sources import SOURCES, Source
 from train.errors import TrainError
-from train.tables import Row, cell_of, keep_tables, pool, read_tables, recipe, show_table
+from train.tables import cell_of, keep_tables, recipe
 
 
 @pytest.fixture
