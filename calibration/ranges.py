@@ -204,7 +204,7 @@ def candidate_limits(rows_RI: NDArray[np.float32], largest: float) -> dict[Range
         return {"max": 1.0}
     limits = {"max": largest}
     for percent in PERCENTILES:
-        place = min(len(magnitudes) - 1, int(np.ceil(percent / 100 * len(magnitudes))))
+        place = int(np.ceil(percent / 100 * (len(magnitudes) - 1)))
         limits[f"{percent:g}"] = float(magnitudes[place])
     limits["mse"] = _mse_limit(magnitudes, largest)
     limits["entropy"] = _entropy_limit(magnitudes, largest)
@@ -228,7 +228,9 @@ def _entropy_limit(magnitudes: NDArray[np.float32], largest: float) -> float:
 
     Source: Migacz, "8-bit inference with TensorRT", GTC 2017, slides 35 to 38.
     """
-    counts, edges = np.histogram(magnitudes, bins=BINS, range=(0.0, largest))
+    # As shares of the largest: there are no 2048 bins below a subnormal number.
+    shares = magnitudes.astype(np.float64) / largest
+    counts, edges = np.histogram(shares, bins=BINS, range=(0.0, 1.0))
     steps = LARGEST + 1
     best, best_divergence = largest, np.inf
     for last in range(steps, BINS + 1, 16):
@@ -237,7 +239,7 @@ def _entropy_limit(magnitudes: NDArray[np.float32], largest: float) -> float:
         told = _told(counts[:last].astype(np.float64), steps)
         divergence = _divergence(clipped, told)
         if divergence < best_divergence:
-            best, best_divergence = float(edges[last]), divergence
+            best, best_divergence = largest * float(edges[last]), divergence
     return best
 
 
