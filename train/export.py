@@ -276,7 +276,7 @@ def _move_into_place(aside: Path, out: Path) -> None:
 
 
 def _read_evaluation(checkpoint: Path) -> dict[str, Any]:
-    advice = f"Run `python -m train.evaluate --checkpoint {checkpoint}` first."
+    advice = f"Run `python -m train.evaluate --model {checkpoint}` first."
     try:
         evaluation = json.loads((checkpoint / EVALUATION).read_text(encoding="utf-8"))
         measured = bool(evaluation["policies"])

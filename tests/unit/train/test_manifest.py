@@ -216,7 +216,6 @@ def test_no_frame_lies_outside_the_stretch(tmp_path: Path, footage: Path) -> Non
             assert numbers == sorted(numbers)
 
 
-<<<<<<< HEAD
 def test_where_the_nearest_key_frames_lie_outside_the_clip_is_chosen_by_time(
     tmp_path: Path, footage: Path
 ) -> None:
@@ -225,7 +224,8 @@ def test_where_the_nearest_key_frames_lie_outside_the_clip_is_chosen_by_time(
         view = View(frames=2, image_px=64, policy="keyframe", span_s=2.4)
         numbers = _numbers(dataset.read(0, view))  # there is a key frame each second
     assert 4.3 * FPS <= min(numbers) < max(numbers) <= 6.7 * FPS
-=======
+
+
 def test_what_is_measured_is_named_by_the_spans_that_the_stretches_allow(
     tmp_path: Path, footage: Path
 ) -> None:
@@ -250,7 +250,6 @@ def test_another_content_under_the_same_names_is_told_apart(tmp_path: Path, foot
         with _opened(_write(tmp_path / f"{number}.csv", rows), footage) as dataset:
             digests.append(digest_of(dataset))
     assert digests[0] == digests[2] != digests[1]
->>>>>>> fix5
 
 
 def test_the_same_index_and_seed_give_the_same_clip_and_others_give_others(
