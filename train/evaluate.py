@@ -2,6 +2,7 @@
 
     python -m train.evaluate --model runs/demo
     python -m train.evaluate --model geotag/demo_bundle --test-clips 90 --out evaluation
+    python -m train.evaluate --model bundles/mine --precision int8 --against bundles/mine
     python -m train.evaluate --model runs/cityguessr --data msls:/data/msls --by-drive --clips 4
 
 `evaluation.json` holds every number, `confusion.png` and `reliability.png` show them. The one in
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 from rich.console import Console
 
+from engines.bundle import PRECISIONS, Precision
 from engines.choose import usable_cores
 from geotag.errors import OutputError
 from train.checkpoint import EVALUATION, PICTURES
@@ -57,6 +59,9 @@ def main(
         Path,
         typer.Option("--model", "--checkpoint", help="Run folder of train.fit, or a bundle."),
     ],
+    precision: Annotated[
+        str | None, typer.Option(help="Of a bundle: fp32, fp16 or int8. [default: fp32]")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -122,7 +127,7 @@ def main(
         if out is not None:
             refuse_file(out, doing="writing the evaluation into")
         place = find_device(device)
-        opened = open_for(model, data, place)
+        opened = open_for(model, data, place, _precision(precision))
         if splitting is not None and splitting != opened.splitting:
             opened = replace(opened, splitting=_splitting(splitting), is_own=False)
         plan = Plan(
@@ -303,6 +308,12 @@ def _split(text: str) -> Split:
         if text == known:
             return cast("Split", known)
     raise TrainError(f"--split {text!r}: allowed are {', '.join(get_args(Split))}.")
+
+
+def _precision(given: str | None) -> Precision | None:
+    if given is not None and given not in PRECISIONS:
+        raise TrainError(f"--precision {given}: allowed are {', '.join(PRECISIONS)}.")
+    return given
 
 
 def _splitting(text: str) -> Splitting:

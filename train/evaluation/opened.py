@@ -22,6 +22,7 @@ from train.evaluation.sets import RENDERED, Task, dataset_task, rendered_task
 if TYPE_CHECKING:
     import torch
 
+    from engines.bundle import Precision
     from train.data.dataset import ClipDataset, Picking
     from train.data.sources import Splitting
     from train.evaluation.measure import Plan
@@ -62,19 +63,22 @@ class Opened:
     """How many are counted, as the run was trained; None for all."""
 
 
-def open_for(folder: Path, data: str | None, device: torch.device) -> Opened:
+def open_for(
+    folder: Path, data: str | None, device: torch.device, precision: Precision | None = None
+) -> Opened:
     """Open a model, and find out how it is to be evaluated.
 
     Args:
         folder: of a run, or a bundle.
         data: what it is evaluated on; None for what it was trained on.
         device: where the network of a run goes.
+        precision: of a bundle; None for fp32.
 
     Raises:
         TrainError: the folder holds no model, or does not say what it was trained on or how.
         CheckpointError, EngineError: it holds one that cannot be used.
     """
-    opened = open_model(folder, device)
+    opened = open_model(folder, device, precision)
     if isinstance(opened, BundleScorer):
         return _opened_bundle(opened, folder, data)
     scorer, record = opened
