@@ -9,6 +9,7 @@ Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K width of an 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from typing import TYPE_CHECKING, Any
@@ -61,17 +62,17 @@ class OpenvinoEngine:
         self._manifest = bundle.manifest
         self._label = bundle.label
         core = _core()
-        is_narrow = precision == "int8" and "BF16" in core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        )
-        self.name = f"openvino-cpu-{precision}{'-bf16' * is_narrow}"
-        self._requests = _compile(
-            core,
-            bundle.file(GRAPHS[precision]),
-            bundle.manifest,
-            threads=threads,
-            is_narrow=is_narrow,
-        )
+        path = bundle.file(GRAPHS[precision])
+        self.name = f"openvino-cpu-{precision}"
+        if precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            # A processor may name the instructions, and OpenVINO still lack a kernel for them.
+            with contextlib.suppress(EngineError):
+                self._requests = _compile(
+                    core, path, bundle.manifest, threads=threads, is_narrow=True
+                )
+                self.name += "-bf16"
+                return
+        self._requests = _compile(core, path, bundle.manifest, threads=threads, is_narrow=False)
 
     def infer(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run N clips.  uint8 [N, T, H, W, 3] -> every output of the bundle, float32 [N, K].
