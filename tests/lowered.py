@@ -159,22 +159,48 @@ def _rounding(scale: float) -> Callable[[torch.nn.Module, tuple[torch.Tensor]], 
 class Batch:
     clips_NTHWC: NDArray[np.uint8]
 
+    def __len__(self) -> int:
+        return len(self.clips_NTHWC)
+
+
+@dataclass(frozen=True)
+class Look:
+    group: str
+
 
 @dataclass(frozen=True)
 class Pool:
     """Stands for `train.clip_pools.ClipPool`: clips that are in memory already."""
 
     clips_NTHWC: NDArray[np.uint8]
+    city_ids: NDArray[np.intp] | None = None
 
     @property
     def count(self) -> int:
         return len(self.clips_NTHWC)
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        return tuple(Look(group=f"drive {number}") for number in range(self.count))
+
     def batches(self, size: int) -> Iterator[Batch]:
         return map(Batch, batches(self.clips_NTHWC, size))
 
 
-def calibration_set(config: VideoMAEConfig, count: int) -> CalibrationSet:
-    """What calibrates, in memory; nothing is held out."""
-    pool: Any = Pool(clips_of(config, count))
-    return CalibrationSet(calibration=pool, held_out=pool, source="made", notes=(), listing="")
+def calibration_set(
+    config: VideoMAEConfig,
+    count: int,
+    *,
+    judging: int = 32,
+    city_ids: NDArray[np.intp] | None = None,
+) -> CalibrationSet:
+    """Clips in memory, to calibrate on and to judge by."""
+    calibrating: Any = Pool(clips_of(config, count))
+    held_out: Any = Pool(clips_of(config, judging, seed=5), city_ids)
+    return CalibrationSet(
+        calibration=calibrating,
+        held_out=held_out,
+        source="made",
+        notes=(),
+        listing="clip,city,scene,light,use\n",
+    )
