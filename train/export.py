@@ -252,6 +252,8 @@ def bundle_aside(out: Path, *, doing: str) -> Iterator[Path]:
         raise ExportError(f"{doing}: {exc}") from exc
     except OSError as exc:
         raise OutputError(f"writing the bundle {out}: {exc}") from exc
+    except KeyboardInterrupt as exc:
+        raise KeyboardInterrupt(f"interrupted: no bundle was written to {out}.") from exc
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
