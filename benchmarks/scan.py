@@ -1,19 +1,23 @@
 """How fast is a scan, side by side with the obvious way to write it and with the limit.
 
-    python benchmarks/scan.py                 # about four minutes on two cores
-    python benchmarks/scan.py --repeats 1     # quicker and noisier
+    python benchmarks/scan.py                     # about six minutes on two cores
+    python benchmarks/scan.py --precision fp32
+    python benchmarks/scan.py --repeats 1         # quicker and noisier
 
-Same video, same clips, same `small` network with the same (random) weights:
+Same folder of videos, same clips, same `small` network with the same (random) weights:
 
-a  geotag: `geotag.scan.scan` on one video, three clips;
+a  geotag: `geotag.scan.scan` on the folder, three clips a video, in the precision that is asked for
+   (int8 of random weights is as fast as any other), the start of the decoding processes included;
 b  what the `transformers` documentation shows: PyAV decodes every frame from the start, the wanted
    ones become arrays, `VideoMAEImageProcessor`, the eager PyTorch model. Decoding is done once for
-   all three clips, which is kinder than the documentation's one pass per clip;
+   the three clips of a video, which is kinder than the documentation's one pass per clip;
 c  the limit: those frames, and what they depend on, decoded on all cores and thrown away, plus the
    engine alone on that many clips.
 
-Neither loading the network nor importing libraries is counted for any of them. The video is made
-here: 60 s, 1920x1080, H.264, a key frame a second, about 12 Mbit/s.
+Neither loading the network nor importing libraries into this process is counted for any of them.
+The videos are made here: 60 s, 1920x1080, H.264, a key frame a second, about 12 Mbit/s. geotag may
+begin a dense clip up to a second earlier than b and c, with a key frame, and passes over pictures
+that nothing refers to: what it saves that way is no part of the limit.
 """
 
 from __future__ import annotations
@@ -37,14 +41,19 @@ from av.video.stream import VideoStream
 from transformers import VideoMAEConfig, VideoMAEImageProcessor, VideoMAEModel
 
 from benchmarks.record import machine, save
+from calibration.ranges import observe
+from calibration.recipe import NAIVE, quantize_model
 from engines.base import Engine, EngineChoice
 from engines.bundle import (
+    GRAPHS,
     LEVELS,
+    PRECISIONS,
     Bundle,
     InputSpec,
     LevelCalibration,
     Manifest,
     PolicyAccuracy,
+    Precision,
     SamplingSpec,
     describe_file,
     read_bundle,
@@ -53,13 +62,17 @@ from engines.bundle import (
 from engines.choose import open_engine, usable_cores
 from geotag.config import ScanConfig
 from geotag.footage.clips import Window, plan_windows, wanted_times
-from geotag.footage.discover import find_videos
+from geotag.footage.discover import discover
+from geotag.model import Model
+from geotag.places.gazetteer import Gazetteer, read_gazetteer
 from geotag.places.hierarchy import Hierarchy, read_hierarchy
 from geotag.scan import scan
-from geotag.types import Policy, Video
+from geotag.types import Policy
+from geotag.wish import PrecisionWish
 from train.models.geolocator import Geolocator
 from train.models.videomae import SIZES, load_transformers_state
 from train.onnx_graph import export_onnx
+from train.precisions import write_int8
 
 CLIPS = 3
 SPANS_S: dict[Policy, float] = {"keyframe": 21.0, "dense": 2.5}
@@ -70,12 +83,14 @@ CITIES = 166
 class Contestants:
     """Everything that is loaded before the clock starts."""
 
-    video: Video
+    folder: Path
+    videos: tuple[Path, ...]
     duration_s: float
     bundle: Bundle
     hierarchy: Hierarchy
     engine: Engine
     choice: EngineChoice
+    gazetteer: Gazetteer
     eager: VideoMAEModel
     processor: VideoMAEImageProcessor
 
@@ -85,10 +100,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="rounds of a, b, c per policy")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the video")
+    parser.add_argument("--videos", type=int, default=5, help="how many")
+    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="of geotag")
     parser.add_argument("--save", help="also keep the JSON as benchmarks/results/NAME.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        contestants = load(Path(folder), arguments.seconds)
+        contestants = load(Path(folder), arguments.seconds, arguments.videos, arguments.precision)
         figures = {
             policy: measure(contestants, policy, span_s, arguments.repeats)
             for policy, span_s in SPANS_S.items()
@@ -98,13 +115,13 @@ def main() -> None:
     report = {
         **figures.pop("keyframe"),
         "other": figures["dense"],
-        "precision": "fp32",
+        "precision": arguments.precision,
         "engine": name,
         "clips": CLIPS,
         "repeats": arguments.repeats,
         "warm_up_runs": 1,
         "accuracy": "none: random weights, for timing only",
-        "video": f"{arguments.seconds:g} s 1920x1080 H.264, 1 s key frames",
+        "videos": f"{arguments.videos} of {arguments.seconds:g} s 1920x1080 H.264, 1 s key frames",
         **machine(
             "av",
             "numpy",
@@ -126,9 +143,11 @@ def measure(
     windows = plan_windows(contestants.duration_s, span_s, CLIPS)
     runs: dict[str, Callable[[], object]] = {
         "geotag": lambda: run_geotag(contestants, policy),
-        "transformers": lambda: run_transformers(contestants, windows),
-        "decode_limit": lambda: decode_only(contestants.video.path, policy, windows),
-        "engine_limit": lambda: run_engine(contestants.engine),
+        "transformers": lambda: [
+            run_transformers(contestants, path, windows) for path in contestants.videos
+        ],
+        "decode_limit": lambda: [decode_only(path, policy, windows) for path in contestants.videos],
+        "engine_limit": lambda: run_engine(contestants.engine, CLIPS * len(contestants.videos)),
     }
     run_geotag(contestants, policy)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -142,12 +161,14 @@ def measure(
     figures = {
         "policy": policy,
         "span_s": span_s,
-        "hours_per_hour": round(contestants.duration_s / median["geotag"], 2),
+        "hours_per_hour": round(
+            contestants.duration_s * len(contestants.videos) / median["geotag"], 2
+        ),
         "ratio_to_transformers": round(median["transformers"] / median["geotag"], 2),
         "share_of_limit": round(limit_s / median["geotag"], 3),
         "seconds": {name: round(value, 3) for name, value in median.items()},
     }
-    print(f"{policy}, {CLIPS} clips of {span_s:g} s")
+    print(f"{policy}, {CLIPS} clips of {span_s:g} s, {len(contestants.videos)} videos")
     for name, value in median.items():
         spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f}"
         print(f"  {name:14s} {value:7.2f} s   ({spread})")
@@ -161,24 +182,20 @@ def measure(
 
 def run_geotag(contestants: Contestants, policy: Policy) -> None:
     """a: one scan, everything included but the loading of the model."""
-    tags = list(
-        scan(
-            [contestants.video],
-            bundle=contestants.bundle,
-            hierarchy=contestants.hierarchy,
-            engine=contestants.engine,
-            choice=contestants.choice,
-            config=ScanConfig(clips=CLIPS, sampling=policy),
-        )
+    config = ScanConfig(clips=CLIPS, sampling=policy)
+    model = Model(
+        contestants.bundle, contestants.hierarchy, contestants.engine, contestants.choice, config
     )
-    if len(tags) != 1 or tags[0].clips != CLIPS:
+    found = discover(contestants.folder)
+    tags = list(scan(found, model=model, gazetteer=contestants.gazetteer, config=config))
+    if len(tags) != len(contestants.videos) or any(tag.clips != CLIPS for tag in tags):
         raise RuntimeError(f"the scan gave {tags}")
 
 
-def run_transformers(contestants: Contestants, windows: tuple[Window, ...]) -> None:
+def run_transformers(contestants: Contestants, path: Path, windows: tuple[Window, ...]) -> None:
     """b: decode every frame, keep those wanted, processor, eager model, clip by clip."""
     frames = SIZES["small"].frames
-    with av.open(str(contestants.video.path)) as container:
+    with av.open(str(path)) as container:
         rate = float(container.streams.video[0].average_rate or 30)
         indices = [[round(t * rate) for t in wanted_times(w, frames)] for w in windows]
         wanted = {index for clip in indices for index in clip}
@@ -228,33 +245,38 @@ def _decode_until(container: InputContainer, stream: VideoStream, window: Window
     return decoded
 
 
-def run_engine(engine: Engine) -> None:
+def run_engine(engine: Engine, clips: int) -> None:
     """c, second half: the engine alone on as many clips."""
     config = SIZES["small"]
     shape = (1, config.frames, config.image_px, config.image_px, 3)
-    for _ in range(CLIPS):
+    for _ in range(clips):
         engine.infer(np.zeros(shape, np.uint8))
 
 
-def load(folder: Path, duration_s: float) -> Contestants:
-    """Make the video, one network in both forms, and open the engine."""
-    path = folder / "drive.mp4"
-    make_video(path, duration_s)
+def load(folder: Path, duration_s: float, count: int, precision: Precision) -> Contestants:
+    """Make the videos, one network in both forms, and open the engine."""
+    card = folder / "card"
+    card.mkdir()
+    videos = tuple(card / f"drive{number}.mp4" for number in range(count))
+    for number, path in enumerate(videos):
+        make_video(path, duration_s, seed=number)
     torch.manual_seed(0)
     eager = VideoMAEModel(
         VideoMAEConfig(
             hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536
         )
     ).eval()
-    bundle = make_bundle(folder / "bundle", eager)
-    engine, choice = open_engine(bundle)
+    bundle = make_bundle(folder / "bundle", eager, precision)
+    engine, choice = open_engine(bundle, precision=precision)
     return Contestants(
-        video=find_videos(path)[0],
+        folder=card,
+        videos=videos,
         duration_s=duration_s,
         bundle=bundle,
         hierarchy=read_hierarchy(bundle.file("places.csv")),
         engine=engine,
         choice=choice,
+        gazetteer=read_gazetteer(),
         eager=eager,
         processor=VideoMAEImageProcessor(
             image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
@@ -262,9 +284,9 @@ def load(folder: Path, duration_s: float) -> Contestants:
     )
 
 
-def make_video(path: Path, duration_s: float, fps: int = 30) -> None:
+def make_video(path: Path, duration_s: float, fps: int = 30, seed: int = 0) -> None:
     """A moving picture under sensor noise: the bits go to every frame, as on a real road."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 255, (40, 120, 3)).repeat(54, 0).repeat(54, 1).astype(np.int16)
     noise = rng.normal(0, 5, (1080 + 64, 1920 + 64, 3)).astype(np.int16)
     with av.open(str(path), "w") as container:
@@ -283,13 +305,17 @@ def make_video(path: Path, duration_s: float, fps: int = 30) -> None:
     print(f"made {duration_s:g} s of 1920x1080 at {fps} fps, {megabits:.1f} Mbit/s")
 
 
-def make_bundle(folder: Path, eager: VideoMAEModel) -> Bundle:
+def make_bundle(folder: Path, eager: VideoMAEModel, precision: Precision) -> Bundle:
     """A bundle of `small` with the weights of `eager` and random heads over invented places."""
     folder.mkdir()
     classes = {**dict.fromkeys(LEVELS, CITIES), "scene": 16}
     model = Geolocator(SIZES["small"], classes).eval()
     load_transformers_state(model.encoder, eager.state_dict())
     export_onnx(model, folder / "model.onnx")
+    graphs = {"fp32": "model.onnx"}
+    if precision == "int8":
+        write_noise_int8(model, folder)
+        graphs["int8"] = GRAPHS["int8"]
     rows = [f"c{i},s{i},n{i},k{i},0,{i / 10}" for i in range(CITIES)]
     header = "city,state,country,continent,lat_deg,lon_deg"
     (folder / "places.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
@@ -315,7 +341,7 @@ def make_bundle(folder: Path, eager: VideoMAEModel) -> Bundle:
         ),
         calibration={"marginal": calibration},
         files={
-            "model.onnx": describe_file(folder / "model.onnx", precision="fp32"),
+            **{name: describe_file(folder / name, precision=kind) for kind, name in graphs.items()},
             "places.csv": describe_file(folder / "places.csv"),
             "MODEL_CARD.md": describe_file(folder / "MODEL_CARD.md"),
         },
@@ -324,6 +350,16 @@ def make_bundle(folder: Path, eager: VideoMAEModel) -> Bundle:
     )
     write_manifest(folder, manifest)
     return read_bundle(folder)
+
+
+def write_noise_int8(model: Geolocator, folder: Path) -> None:
+    """The int8 graph, calibrated on noise: its answers mean as little as those of the weights."""
+    config, families = model.config, model.families()
+    shape = (1, config.frames, config.image_px, config.image_px, 3)
+    clips = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
+    observed = observe(model, families, clips, clips=len(clips))
+    quantized = quantize_model(model, families, observed, recipe=NAIVE)
+    write_int8(quantized, quantized.state, folder, PrecisionWish(), has_half=False)
 
 
 if __name__ == "__main__":

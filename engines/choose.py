@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.base import (
@@ -39,7 +40,8 @@ def open_engine(
         bundle: a verified model folder.
         engine: `auto` takes the first of `ORDER` that works here; a name never falls back.
         precision: None takes the fastest that the bundle has for the engine: int8, which an export
-            keeps only where it is as accurate, else fp16 on a GPU, else fp32.
+            keeps only where it is as accurate, else fp16 on a GPU, else fp32. On a processor
+            without instructions for int8, fp32.
         threads: cores for one inference on the processor; None decides from the machine.
         say: is told, line by line, of a compilation that takes minutes.
 
@@ -84,9 +86,31 @@ def open_engine(
     )
 
 
+_INT8_INSTRUCTIONS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+"""Flags of /proc/cpuinfo. Without one of them OpenVINO's int8 is slower than its float32: 1.2 times
+with AVX2 alone (VideoMAE-S, docs/decisions/0011)."""
+
+
+def has_fast_int8(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies int8 quicker than float32; True where nothing says so."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    flags = {
+        flag
+        for line in text.splitlines()
+        if line.partition(":")[0].strip().lower() in ("flags", "features")
+        for flag in line.partition(":")[2].split()
+    }
+    return not flags or bool(flags & _INT8_INSTRUCTIONS)
+
+
 def best_precision(bundle: Bundle, engine: EngineName) -> Precision:
     """What an engine runs where nothing is asked for."""
-    wanted: tuple[Precision, ...] = ("int8",) if engine == "openvino" else ("int8", "fp16")
+    wanted: tuple[Precision, ...] = ("int8", "fp16")
+    if engine == "openvino":
+        wanted = ("int8",) if has_fast_int8() else ()
     return next((kind for kind in wanted if _has(bundle, engine, kind)), "fp32")
 
 

@@ -2,13 +2,14 @@
 
 fp32 and fp16 are computed in float32 (fp16 has its weights rounded: OpenVINO has no float16
 arithmetic that every CPU shares). int8 multiplies its linear layers in int8; what lies between them
-is bfloat16 where the CPU has instructions for it, else float32 (docs/decisions/0010).
+is bfloat16 where the CPU has instructions for it, else float32 (docs/decisions/0011).
 
 Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K width of an output.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from typing import TYPE_CHECKING, Any
@@ -61,17 +62,17 @@ class OpenvinoEngine:
         self._manifest = bundle.manifest
         self._label = bundle.label
         core = _core()
-        is_narrow = precision == "int8" and "BF16" in core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        )
-        self.name = f"openvino-cpu-{precision}{'-bf16' * is_narrow}"
-        self._requests = _compile(
-            core,
-            bundle.file(GRAPHS[precision]),
-            bundle.manifest,
-            threads=threads,
-            is_narrow=is_narrow,
-        )
+        path = bundle.file(GRAPHS[precision])
+        self.name = f"openvino-cpu-{precision}"
+        if precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            # A processor may name the instructions, and OpenVINO still lack a kernel for them.
+            with contextlib.suppress(EngineError):
+                self._requests = _compile(
+                    core, path, bundle.manifest, threads=threads, is_narrow=True
+                )
+                self.name += "-bf16"
+                return
+        self._requests = _compile(core, path, bundle.manifest, threads=threads, is_narrow=False)
 
     def infer(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run N clips.  uint8 [N, T, H, W, 3] -> every output of the bundle, float32 [N, K].

@@ -144,12 +144,13 @@ class Session:
     ) -> tuple[Any, Callable[[], None]]:
         """An execution context, and what keeps the kernels that were compiled for it."""
         made = self._attempt.made
-        if not hasattr(engine, "create_runtime_config"):
+        # From 10.16 on TensorRT has such a configuration too, with nothing in it for us.
+        create = getattr(engine, "create_runtime_config", None)
+        config: Any = None if create is None else made(create)
+        if not hasattr(config, "cuda_graph_strategy"):
             return made(engine.create_execution_context), _nothing
-        config = made(engine.create_runtime_config)
-        if hasattr(config, "cuda_graph_strategy"):
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            self._has_own_graphs = True
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self._has_own_graphs = True
         if jit is None or not hasattr(config, "create_runtime_cache"):
             return made(engine.create_execution_context, config), _nothing
         cache = made(config.create_runtime_cache)

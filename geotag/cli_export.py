@@ -190,7 +190,7 @@ def _export(
     except ModuleNotFoundError as exc:
         raise ConfigError(
             f"exporting {checkpoint}: the package {exc.name!r} is not installed. "
-            "Training and exporting need more than a scan: pip install '.[cpu,train]' in geotag's "
+            "Training and exporting need more than a scan: pip install '.[cpu,models]' in geotag's "
             "source folder"
         ) from exc
     asked.console.result(str(report))

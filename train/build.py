@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from engines.bundle import LEVELS
 from geotag.models import read_known
 from train.data.clips import class_counts
 from train.data.dataset import View
 from train.data.sources import open_dataset, parse_place
-from train.errors import TrainError
+from train.errors import MissingPartError, TrainError
 from train.model_card import card_licence
 from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD, Geolocator
 from train.models.teachers import TeacherConfig
@@ -26,9 +28,9 @@ from train.warmstart import start_from_components, widen_weights
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from engines.bundle import Level
     from train.config import TrainConfig
     from train.data.dataset import ClipDataset, Picking, Split
 
@@ -47,12 +49,19 @@ class Sources:
     train: ClipDataset
     chosen_on: ClipDataset
     """What the best weights are chosen on."""
+    chosen_at: Level | None
+    """The finest level at which it shows anything that is learned; None for nothing."""
+    tested_on: ClipDataset | None
+    """What the end is measured on; None where a packed dataset has no such part."""
     steps: int
     texts_KE: NDArray[np.float32] | None
 
 
 def open_sources(config: TrainConfig) -> Sources:
-    """Open the dataset's parts, and the texts if the model is aligned with any."""
+    """Open the dataset's parts, and the texts if the model is aligned with any.
+
+    All of it before the first step: what is missing is found now, not after days of training.
+    """
     fresh = None
     if config.data == "rendered" and config.steps is not None:
         fresh = -(-config.steps // config.views) * config.batch
@@ -60,16 +69,61 @@ def open_sources(config: TrainConfig) -> Sources:
     samples = len(train_part.entries)
     if not samples:
         raise TrainError(f"training on {train_part.name}: it holds no clips.")
+    if config.loss.scene_weight and getattr(train_part, "has_scenes", None) is False:
+        raise TrainError(_without_scenes(config, train_part.name))
     steps = config.steps
     if steps is None:
         assert config.epochs is not None
         steps = max(1, round(config.epochs * samples / config.batch))
+    chosen_on = open_part(config, config.selection, clips=config.val_clips)
     return Sources(
         train=train_part,
-        chosen_on=open_part(config, config.selection, clips=config.val_clips),
+        chosen_on=chosen_on,
+        chosen_at="city" if config.data == "rendered" else shared_level(train_part, chosen_on),
+        tested_on=open_test(config),
         steps=steps,
         texts_KE=read_texts(config, train_part),
     )
+
+
+def _without_scenes(config: TrainConfig, name: str) -> str:
+    """What is said where scenes are to be learned and no clip says which it shows."""
+    out = beside_dataset(config.data, SCENES_FILE)
+    return (
+        f"learning scenes on {name}: none of its clips says which scene it shows. Label them with "
+        f"`python -m train.scenes --dataset '{config.data}' --weights resnet50_places365.pth.tar "
+        f"--out {out}`, where training looks for them; or choose a preset without scenes, such as "
+        "classifiers or text-only."
+    )
+
+
+def shared_level(learned: ClipDataset, looked_at: ClipDataset) -> Level | None:
+    """The finest level at which two parts of a dataset have a class in common.
+
+    Of a few drives, those held out may be of cities that nobody drove through in training: there
+    every model is right as often, never, and only their states or countries tell them apart.
+    """
+    cities = [
+        np.array(sorted({entry.city_id for entry in part.entries}), dtype=int)
+        for part in (learned, looked_at)
+    ]
+    for level in LEVELS:
+        ours, theirs = (learned.hierarchy.ancestors[level][found] for found in cities)
+        if np.isin(theirs, ours).any():
+            return level
+    return None
+
+
+def open_test(config: TrainConfig) -> ClipDataset | None:
+    """What a recipe's model is tested on; None where a packed dataset has no such part.
+
+    Raises:
+        DatasetError: it should be there, and is not.
+    """
+    try:
+        return open_part(config, "test", clips=config.test_clips)
+    except MissingPartError:
+        return None
 
 
 def open_part(config: TrainConfig, split: Split, *, clips: int | None) -> ClipDataset:

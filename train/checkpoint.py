@@ -28,6 +28,8 @@ WEIGHTS = "model.safetensors"
 FACTS = "checkpoint.json"
 PLACES = "places.csv"
 EVALUATION = "evaluation.json"
+PICTURES = ("confusion.png", "reliability.png")
+"""That show an evaluation."""
 
 
 class CheckpointError(ConfigError):
@@ -40,7 +42,7 @@ def save_checkpoint(
     """Write a run folder; each file is written aside and moved into place.
 
     `checkpoint.json` comes last and holds the hash of the weights, so that a folder cut off half
-    way is refused by `load_checkpoint`, never half used. An `evaluation.json` of earlier weights is
+    way is refused by `load_checkpoint`, never half used. An evaluation of earlier weights is
     removed.
 
     Args:
@@ -54,7 +56,8 @@ def save_checkpoint(
     """
     places = _places_text(places_csv)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / EVALUATION).unlink(missing_ok=True)
+    for name in (EVALUATION, *PICTURES):
+        (folder / name).unlink(missing_ok=True)
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     write_aside(folder / WEIGHTS, save(weights))  # save_file makes a file others may not read
     write_aside(folder / PLACES, places.encode())

@@ -2,9 +2,12 @@
 
     python -m train.evaluate --model runs/demo
     python -m train.evaluate --model geotag/demo_bundle --test-clips 90 --out evaluation
+    python -m train.evaluate --model bundles/mine --precision int8 --against bundles/mine
     python -m train.evaluate --model runs/cityguessr --data msls:/data/msls --by-drive --clips 4
 
-`evaluation.json` holds every number, `confusion.png` and `reliability.png` show them.
+`evaluation.json` holds every number, `confusion.png` and `reliability.png` show them. The one in
+the run folder is what `geotag export` takes: an evaluation of another kind lies in a folder beside
+it, unless `--out` says that it is to take its place.
 """
 
 from __future__ import annotations
@@ -13,62 +16,41 @@ import json
 import re
 import shlex
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
-import torch
 import typer
 from rich.console import Console
 
-from engines.base import EngineError
-from engines.bundle import LEVELS
+from engines.bundle import PRECISIONS, Precision
 from engines.choose import usable_cores
-from geotag.errors import EXIT_ENGINE, ConfigError, GeotagError, OutputError
-from train.checkpoint import EVALUATION, FACTS
-from train.config import EvaluatedPolicy, SamplingRange, TrainConfig
-from train.data.clips import rendered_hierarchy
+from geotag.errors import OutputError
+from train.checkpoint import EVALUATION, PICTURES
+from train.data.clips import RenderedClips, rendered_hierarchy
 from train.data.dataset import Picking, Split
 from train.data.sources import Splitting, open_dataset
+from train.endings import telling
 from train.errors import TrainError
-from train.evaluation.measure import Candidate, Plan, evaluate, view_of
+from train.evaluation.measure import Candidate, Plan, evaluate
+from train.evaluation.opened import Opened, open_for, task_of
 from train.evaluation.plots import draw_plots, need_matplotlib
-from train.evaluation.report import MODES
-from train.evaluation.scorers import BundleScorer, CheckpointScorer, open_model, seen_stills
-from train.evaluation.sets import RENDERED, Task, dataset_task, rendered_task
+from train.evaluation.scorers import CheckpointScorer, seen_stills
+from train.evaluation.sets import RENDERED
 from train.evaluation.tables import show_evaluation
+from train.files import refuse_file, write_aside
 from train.processes import find_device
 
 if TYPE_CHECKING:
-    from train.data.dataset import ClipDataset
+    from train.config import TrainConfig
+    from train.evaluation.sets import Pass
     from train.models.geolocator import Geolocator
     from train.stills import Looks
 
 TABLE_COLUMNS = 100
 """Width of the printed tables, also where the output is a file."""
-TEST_CLIPS = 900
-"""Rendered clips that a model is measured on where nothing else is asked."""
 
 app = typer.Typer(add_completion=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Opened:
-    """A model with what its folder says of how to evaluate it."""
-
-    candidate: Candidate
-    is_bundle: bool
-    spec: str
-    """What it is evaluated on."""
-    is_own: bool
-    """Whether that is what it was trained on."""
-    splitting: Splitting
-    picking: Picking
-    """Of the stored frames that it saw."""
-    sampling: SamplingRange
-    policies: tuple[EvaluatedPolicy, ...]
-    val_clips: int | None
-    test_clips: int | None
 
 
 @app.command()
@@ -77,6 +59,9 @@ def main(
         Path,
         typer.Option("--model", "--checkpoint", help="Run folder of train.fit, or a bundle."),
     ],
+    precision: Annotated[
+        str | None, typer.Option(help="Of a bundle: fp32, fp16 or int8. [default: fp32]")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -102,10 +87,18 @@ def main(
         Path | None, typer.Option(help="Another model, compared on the same clips.")
     ] = None,
     val_clips: Annotated[
-        int | None, typer.Option(min=1, help="Samples that calibrate. Default: the run's.")
+        int | None,
+        typer.Option(
+            min=1, help="Samples that calibrate. Default: as many as the run was trained with."
+        ),
     ] = None,
     test_clips: Annotated[
-        int | None, typer.Option(min=1, help="Samples that are counted. Default: the run's.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Samples that are counted. Default: as many as the run was trained with; of other "
+            "data all, of the rendered world 900.",
+        ),
     ] = None,
     splitting: Annotated[
         str | None,
@@ -119,45 +112,82 @@ def main(
         Path | None,
         typer.Option(
             help="Folder for evaluation.json and the plots. Default: the run folder, where its own "
-            "test data is counted; else a folder in it named after the data; ./evaluation for a "
-            "bundle."
+            "test data is counted, as much as it was trained with; else a folder in it named after "
+            "the data; ./evaluation for a bundle. With the run folder itself, geotag export takes "
+            "this evaluation."
         ),
     ] = None,
     plots: Annotated[bool, typer.Option(help="Draw confusion.png and reliability.png.")] = True,
 ) -> None:
     """Measure a model on a data set, calibrate it, and write evaluation.json and two plots."""
     console = Console(stderr=True)
-    try:
+    with telling(console, stopped="stopped; nothing was written"):
         if plots:
             need_matplotlib()
+        if out is not None:
+            refuse_file(out, doing="writing the evaluation into")
         place = find_device(device)
-        opened = _open(model, data, place)
-        if splitting is not None:
+        opened = open_for(model, data, place, _precision(precision))
+        if splitting is not None and splitting != opened.splitting:
             opened = replace(opened, splitting=_splitting(splitting), is_own=False)
         plan = Plan(
             clips=clips,
             by_drive=by_drive,
             picking=steady(opened.picking) if picking is None else _picking(picking),
         )
+        task = task_of(
+            opened, _split(split), plan, model, val_clips=val_clips, test_clips=test_clips
+        )
         evaluation = evaluate(
             opened.candidate,
-            _task(opened, _split(split), plan, val_clips=val_clips, test_clips=test_clips),
+            task,
             plan,
-            against=None if against is None else _open(against, opened.spec, place).candidate,
+            against=None if against is None else open_for(against, opened.spec, place).candidate,
             workers=usable_cores() if workers is None else workers,
             console=console,
             command=shlex.join(["python", "-m", "train.evaluate", *sys.argv[1:]]),
         )
-        folder = out or _default_out(opened, split, plan, model)
-        _write(evaluation, folder, plots=plots)
-    except ConfigError as exc:
-        raise typer.BadParameter(str(exc)) from exc
-    except (GeotagError, EngineError) as exc:
-        console.print(f"error: {exc}", style="red", highlight=False)
-        code = exc.exit_code if isinstance(exc, GeotagError) else EXIT_ENGINE
-        raise typer.Exit(code) from exc
-    show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
-    console.print(f"written to {folder}", highlight=False)
+        folder = out or _default_out(
+            opened,
+            split,
+            plan,
+            model,
+            val_clips=_unusual(val_clips, opened.val_clips, _held_by(task.val)),
+            test_clips=_unusual(
+                test_clips, opened.test_clips if opened.is_own else None, _held_by(task.tests[0])
+            ),
+        )
+        write_evaluation(evaluation, folder, plots=plots)
+        show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
+        console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+        if not opened.is_bundle and not (model / EVALUATION).is_file():
+            console.print(
+                f"geotag export takes {model / EVALUATION}, which is not there yet: with "
+                f"--out {model} this evaluation is the one.",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def write_evaluation(evaluation: dict[str, Any], folder: Path, *, plots: bool) -> None:
+    """Write `evaluation.json`, with its pictures or without; those of an earlier one are removed.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(evaluation, indent=2, allow_nan=False) + "\n"
+        for picture in PICTURES:
+            (folder / picture).unlink(missing_ok=True)
+        write_aside(folder / EVALUATION, text.encode())
+        if plots:
+            draw_plots(evaluation, folder)
+    except OSError as exc:
+        raise OutputError(
+            f"writing the evaluation into {folder}: {exc}. Choose another --out."
+        ) from exc
 
 
 def evaluate_run(
@@ -201,12 +231,13 @@ def evaluate_run(
         resize=config.input.resize,
         **(shown | {"still": still} if still else shown),
     )
-    opened = _Opened(
+    opened = Opened(
         candidate=Candidate(scorer=scorer),
         is_bundle=False,
         spec=config.data,
         is_own=True,
         splitting=config.splitting,
+        own=None,
         picking=seen,
         sampling=config.sampling,
         policies=config.policies,
@@ -215,7 +246,7 @@ def evaluate_run(
     )
     return evaluate(
         opened.candidate,
-        _task(opened, "test", plan, val_clips=None, test_clips=None),
+        task_of(opened, "test", plan, None, val_clips=None, test_clips=None),
         plan,
         workers=workers,
         console=console,
@@ -228,174 +259,48 @@ def steady(picking: Picking) -> Picking:
     return "uniform" if picking == "mixed" else picking
 
 
-def _open(folder: Path, data: str | None, device: torch.device) -> _Opened:
-    """Open a model, and find out how it is to be evaluated on `data`; None: what it learned."""
-    opened = open_model(folder, device)
-    if isinstance(opened, BundleScorer):
-        return _opened_bundle(opened, folder, data)
-    scorer, record = opened
-    facts = record["training"]
-    own = None if facts.get("data") is None else str(facts["data"])
-    spec = _spec(folder, data, own)
-    candidate = Candidate(scorer=scorer) if spec == own else _calibrated(scorer, folder)
-    try:
-        return _Opened(
-            candidate=candidate,
-            is_bundle=False,
-            spec=spec,
-            is_own=spec == own,
-            splitting=facts.get("splitting", "official") if spec == own else "official",
-            picking=_picking_of(facts),
-            sampling=SamplingRange(**facts["sampling"]),
-            policies=tuple(EvaluatedPolicy(**policy) for policy in facts["policies"]),
-            val_clips=facts["val_clips"],
-            test_clips=facts["test_clips"],
-        )
-    except (KeyError, TypeError) as exc:
-        raise TrainError(
-            f"evaluating {folder}: its {FACTS} does not say how clips are sampled ({exc!r}). Train "
-            "it again with python -m train.fit."
-        ) from exc
+def _held_by(given: Pass | None) -> int | None:
+    """How many samples a pass could take; None without end."""
+    if given is None or isinstance(given.dataset, RenderedClips):
+        return None
+    return len(given.dataset.entries)
 
 
-def _picking_of(facts: dict[str, Any]) -> Picking:
-    """Which stored frames a run saw, by what its checkpoint says of it."""
-    if facts.get("model", {}).get("still", "none") != "none":
-        return "ends"
-    picking: Picking = facts.get("input", {}).get("picking", "uniform")
-    return picking
+def _unusual(asked: int | None, usual: int | None, held: int | None) -> int | None:
+    """How many samples were asked for, where that is not as many as usual."""
+    if asked is None or asked == usual:
+        return None
+    if held is not None and min(asked, held) == min(held if usual is None else usual, held):
+        return None
+    return asked
 
 
-def _opened_bundle(scorer: BundleScorer, folder: Path, data: str | None) -> _Opened:
-    manifest = scorer.bundle.manifest
-    sampling = manifest.sampling
-    return _Opened(
-        candidate=Candidate(
-            scorer=scorer,
-            calibration={
-                mode: {level: asdict(entry) for level, entry in levels.items()}
-                for mode, levels in manifest.calibration.items()
-            },
-            calibrated_by="the bundle",
-        ),
-        is_bundle=True,
-        spec=_spec(folder, data, RENDERED if manifest.domain == RENDERED else None),
-        is_own=False,  # nothing says where that data is, nor that it is the same
-        splitting="official",
-        picking=str(manifest.training.get("input_picking") or "uniform"),  # type: ignore[arg-type]
-        sampling=SamplingRange(
-            min_span_s=sampling.min_span_s,
-            max_span_s=sampling.max_span_s,
-            max_keyframe_gap_s=sampling.max_keyframe_gap_s,
-            clips=sampling.clips,
-        ),
-        policies=tuple(
-            EvaluatedPolicy(policy=policy.policy, span_s=policy.span_s)
-            for policy in sampling.policies
-        ),
-        val_clips=None,
-        test_clips=None,
-    )
-
-
-def _calibrated(scorer: CheckpointScorer, run: Path) -> Candidate:
-    """A run with the calibration that an earlier evaluation fitted, where there was one."""
-    try:
-        record = json.loads((run / EVALUATION).read_text(encoding="utf-8"))["calibration"]
-        calibration = {
-            str(mode): {
-                str(level): {
-                    name: float(record[mode][level][name])
-                    for name in ("temperature", "threshold_prob")
-                }
-                for level in LEVELS
-            }
-            for mode in MODES
-        }
-    except FileNotFoundError:
-        return Candidate(scorer=scorer)
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise TrainError(
-            f"reading the calibration of {run / EVALUATION}: it is damaged ({exc!r}). Evaluate the "
-            "run on its own data first: python -m train.evaluate without --data."
-        ) from exc
-    return Candidate(
-        scorer=scorer, calibration=calibration, calibrated_by=f"the run's {EVALUATION}"
-    )
-
-
-def _spec(folder: Path, data: str | None, own: str | None) -> str:
-    if spec := data or own:
-        return spec
-    raise TrainError(
-        f"evaluating {folder}: what it was trained on is not known here. Say on which data set "
-        "with --data: rendered, cityguessr:PATH, msls:PATH, manifest:FILE or shards:PATH."
-    )
-
-
-def _task(
-    opened: _Opened,
-    split: Split,
+def _default_out(
+    opened: Opened,
+    split: str,
     plan: Plan,
+    model: Path,
     *,
     val_clips: int | None,
     test_clips: int | None,
-) -> Task:
-    """What to look at.
-
-    A run is calibrated on validation clips of what it was trained on. On other data, and for a
-    bundle, the calibration that the model has is used: it is what its user gets.
-    """
-    spec, fits = opened.spec, opened.candidate.calibration is None
-    if opened.is_own:
-        val_clips, test_clips = val_clips or opened.val_clips, test_clips or opened.test_clips
-    if spec == RENDERED:
-        return rendered_task(
-            split=split,
-            sampling=opened.sampling,
-            policies=opened.policies,
-            val_clips=(val_clips or TEST_CLIPS // 2) if fits else None,
-            test_clips=test_clips or TEST_CLIPS,
-        )
-
-    def part(split: Split) -> ClipDataset:
-        return open_dataset(spec, split, sampling=opened.sampling, splitting=opened.splitting)
-
-    return dataset_task(
-        part(split),
-        part("val") if fits else None,
-        split=split,
-        view=view_of(opened.candidate.scorer, plan),
-        policies=opened.policies,
-        val_clips=val_clips,
-        test_clips=test_clips,
-    )
-
-
-def _default_out(opened: _Opened, split: str, plan: Plan, model: Path) -> Path:
+) -> Path:
     """The run folder for the evaluation that export reads; no other may take its place."""
     if opened.is_bundle:
         return Path("evaluation")
     usual = steady(opened.picking)
-    if opened.is_own and split == "test" and plan.clips == 1 and plan.picking == usual:
-        return model
+    own = "official" if opened.own is None else opened.own.splitting
     kind, _, path = opened.spec.partition(":")
-    words = [kind, Path(path).name, split, plan.picking * (plan.picking != usual)]
-    words += [f"{plan.clips} clips"] if plan.clips > 1 else []
-    return model / re.sub(r"[^\w.]+", "-", " ".join(["evaluation", *filter(None, words)]))
-
-
-def _write(evaluation: dict[str, Any], folder: Path, *, plots: bool) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(evaluation, indent=2, allow_nan=False) + "\n"
-        (folder / EVALUATION).write_text(text, encoding="utf-8", newline="\n")
-        if plots:
-            draw_plots(evaluation, folder)
-    except OSError as exc:
-        raise OutputError(
-            f"writing the evaluation into {folder}: {exc}. Choose another --out."
-        ) from exc
+    further = [
+        opened.splitting * (opened.splitting != own),
+        plan.picking * (plan.picking != usual),
+        f"{plan.clips} clips" * (plan.clips > 1),
+        f"{test_clips} samples" * (test_clips is not None),
+        f"{val_clips} calibrating" * (val_clips is not None),
+    ]
+    if opened.is_own and split == "test" and not any(further):
+        return model
+    words = ["evaluation", kind, Path(path).name, split, *further]
+    return model / re.sub(r"[^\w.]+", "-", " ".join(filter(None, words)))
 
 
 def _split(text: str) -> Split:
@@ -403,6 +308,12 @@ def _split(text: str) -> Split:
         if text == known:
             return cast("Split", known)
     raise TrainError(f"--split {text!r}: allowed are {', '.join(get_args(Split))}.")
+
+
+def _precision(given: str | None) -> Precision | None:
+    if given is not None and given not in PRECISIONS:
+        raise TrainError(f"--precision {given}: allowed are {', '.join(PRECISIONS)}.")
+    return given
 
 
 def _splitting(text: str) -> Splitting:

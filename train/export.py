@@ -64,6 +64,12 @@ if TYPE_CHECKING:
     Scores = Mapping[str, NDArray[np.float32]]
 
 
+_UNCALIBRATED = (
+    "the confidences were not calibrated, for want of validation clips: they say which place is "
+    "likelier, not how often it is right, and a place is claimed from 0.5"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
     """What an export wrote, and how well the runtimes agree with torch."""
@@ -161,7 +167,10 @@ def _export_run(
             smaller = make_smaller(model, draft, record["training"], wish, console=console)
             draft = smaller.bundle
         _finish(draft, model_card(draft.manifest, plain))
-        return model, _report(out, read_bundle(aside), parity, smaller)
+        report = _report(out, read_bundle(aside), parity, smaller)
+    if str(evaluation.get("calibrated_by", "")).startswith("nothing"):
+        report = replace(report, notes=(_UNCALIBRATED, *report.notes))
+    return model, report
 
 
 def _export_smaller(
@@ -283,7 +292,7 @@ def _move_into_place(aside: Path, out: Path) -> None:
 
 
 def _read_evaluation(checkpoint: Path) -> dict[str, Any]:
-    advice = f"Run `python -m train.evaluate --checkpoint {checkpoint}` first."
+    advice = f"Run `python -m train.evaluate --model {checkpoint}` first."
     try:
         evaluation = json.loads((checkpoint / EVALUATION).read_text(encoding="utf-8"))
         measured = bool(evaluation["policies"])

@@ -16,7 +16,6 @@ A run folder holds the weights (`model.safetensors`), a readable `checkpoint.jso
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -29,20 +28,32 @@ import typer
 from rich.console import Console
 
 from engines.choose import usable_cores
-from geotag.errors import GeotagError
-from train.build import open_part
-from train.checkpoint import EVALUATION, load_checkpoint
+from geotag.errors import OutputError
+from train.build import open_test
+from train.checkpoint import load_checkpoint
 from train.config import change_config, load_preset
+from train.endings import telling
 from train.errors import TrainError
-from train.evaluate import TABLE_COLUMNS, evaluate_run, show_evaluation
-from train.files import write_aside
+from train.evaluate import (
+    TABLE_COLUMNS,
+    evaluate_run,
+    show_evaluation,
+    write_evaluation,
+)
+from train.evaluation.opened import evaluation_elsewhere
+from train.files import refuse_file
 from train.processes import join_world
 from train.resume import FOLDER, STATE, load_state
-from train.training import train
+from train.training import METRICS, train
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from train.config import TrainConfig
     from train.processes import World
+
+CLIPS_A_STEP = 8
+"""Of a run whose steps are given: so many clips calibrate and so many are counted, at most."""
 
 app = typer.Typer(add_completion=False)
 
@@ -112,10 +123,20 @@ def main(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, clips and order.")] = None,
     val_clips: Annotated[
-        int | None, typer.Option(min=1, help="Clips that choose weights and calibrate.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Clips that choose weights and calibrate. Default: the preset's; with --steps, at "
+            "most 8 a step.",
+        ),
     ] = None,
     test_clips: Annotated[
-        int | None, typer.Option(min=1, help="Clips of the evaluation at the end.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Clips of the evaluation at the end. Default: the preset's; with --steps, at most "
+            "8 a step.",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
@@ -151,47 +172,32 @@ def main(
         "test_clips": test_clips,
     }
     started_s, run = time.monotonic(), resume
-    try:
+    with telling(console, stopped=lambda: _after_a_stop(run)):
         with join_world(device) as world:
             if resume is not None:
                 config, run = _go_on(resume, preset, out, recipe), resume
             else:
                 config = _recipe(preset or "demo", recipe)
                 run = _run_folder(out, config.preset, world)
-            train(
-                config,
-                run,
-                world=world,
-                workers=_reading_workers(world) if workers is None else workers,
-                compiled=world.is_gpu if compiled is None else compiled,
-                tensorboard=tensorboard,
-                is_accepted=accept_licence,
-                console=console,
-            )
+            with _leaving_no_stub(run):
+                train(
+                    config,
+                    run,
+                    world=world,
+                    workers=_reading_workers(world) if workers is None else workers,
+                    compiled=world.is_gpu if compiled is None else compiled,
+                    tensorboard=tensorboard,
+                    is_accepted=accept_licence,
+                    console=console,
+                )
         if world.is_first:
             is_measured = _evaluate(config, run, world, workers=workers, console=console)
-            minutes = (time.monotonic() - started_s) / 60
             export = f" Next: geotag export --checkpoint {run} --out bundles/{run.name}"
             console.print(
-                f"done in {minutes:.1f} min.{export if is_measured else ''}", markup=False
+                f"done in {_told_s(time.monotonic() - started_s)}.{export if is_measured else ''}",
+                markup=False,
+                soft_wrap=True,
             )
-    except KeyboardInterrupt as exc:
-        is_kept = run is not None and (run / FOLDER / STATE).is_file()
-        console.print(
-            f"stopped. Go on with: python -m train.fit --resume {run}"
-            if is_kept
-            else "stopped before anything was learned",
-            markup=False,
-        )
-        _leave(run)
-        raise typer.Exit(130) from exc
-    except TrainError as exc:
-        console.print(f"error: {exc}", markup=False, highlight=False)
-        _leave(run)
-        raise typer.Exit(1) from exc
-    except (GeotagError, ValueError, OSError) as exc:
-        _leave(run)
-        raise typer.BadParameter(str(exc)) from exc
 
 
 def _reading_workers(world: World) -> int:
@@ -200,22 +206,43 @@ def _reading_workers(world: World) -> int:
     return max(1, usable_cores() // 2 // beside)
 
 
-def _leave(run: Path | None) -> None:
-    """Give the name of a run that never began free again."""
-    if run is not None:
+def _after_a_stop(run: Path | None) -> str:
+    """What a person who stopped a run is told."""
+    if run is not None and (run / FOLDER / STATE).is_file():
+        return f"stopped. Go on with: python -m train.fit --resume {run}"
+    return "stopped before anything was learned"
+
+
+def _told_s(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.1f} min"
+
+
+@contextlib.contextmanager
+def _leaving_no_stub(run: Path) -> Iterator[None]:
+    """Give the name of a run free again that ends before anything of it is worth keeping."""
+    try:
+        yield
+    except BaseException:
         with contextlib.suppress(OSError):  # something is in it
+            lines = run / METRICS
+            if lines.is_file() and not lines.stat().st_size:
+                lines.unlink()
             run.rmdir()
+        raise
 
 
 def _evaluate(
     config: TrainConfig, run: Path, world: World, *, workers: int | None, console: Console
 ) -> bool:
     """Measure the best weights, and write what export needs; False with nothing to measure on."""
-    if not len(open_part(config, "test", clips=config.test_clips).entries):
+    tested_on = open_test(config)
+    if tested_on is None or not len(tested_on.entries):
         console.print(
-            "not evaluated: the dataset's test part is empty. Measure the model on other footage: "
-            f"python -m train.evaluate --model {run} --data KIND:PATH",
+            "not evaluated: the dataset has no test part. Measure the model on other footage, "
+            f"which geotag export then takes: {evaluation_elsewhere(run)}",
             markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         return False
     model, _ = load_checkpoint(run)
@@ -230,7 +257,7 @@ def _evaluate(
         console=console,
         command=shlex.join(["python", "-m", "train.fit", *sys.argv[1:]]),
     )
-    write_aside(run / EVALUATION, (json.dumps(evaluation, indent=2) + "\n").encode())
+    write_evaluation(evaluation, run, plots=False)
     show_evaluation(evaluation, Console(width=TABLE_COLUMNS))
     return True
 
@@ -239,29 +266,48 @@ def new_run_folder(out: Path | None, preset: str) -> Path:
     """Create the folder of a run; never one that exists already.
 
     Raises:
-        FileExistsError: `out` was given and holds something.
+        TrainError: `out` was given and holds something.
+        OutputError: it cannot be made.
     """
+    if out is not None:
+        refuse_file(out, doing="training into")
     if out is None:
         out = Path("runs") / preset
         number = 2
         while out.exists() and any(out.iterdir()):
             out = Path("runs") / f"{preset}-{number}"
             number += 1
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"{out} exists and is not an empty folder; choose another --out, or go on with it: "
-            f"--resume {out}"
+    elif out.exists() and any(out.iterdir()):
+        is_run = (out / FOLDER / STATE).is_file()
+        raise TrainError(
+            f"training into {out}: it is not empty. Choose another --out"
+            + (f", or go on with the run in it: --resume {out}" if is_run else ".")
         )
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(f"training into {out}: {exc}. Choose another --out.") from exc
     return out
 
 
 def _recipe(preset: str, changes: dict[str, Any]) -> TrainConfig:
+    """The preset with the flags that were given.
+
+    Raises:
+        TrainError: there is no such preset, or a value cannot be.
+    """
+    try:
+        return _changed_preset(preset, changes)
+    except ValueError as exc:
+        raise TrainError(f"the recipe of this run: {exc}") from exc
+
+
+def _changed_preset(preset: str, changes: dict[str, Any]) -> TrainConfig:
     if changes["steps"] is not None:  # a smoke run ends with a smoke evaluation
         usual = load_preset(preset)
         for name in ("val_clips", "test_clips"):
             if changes[name] is None:
-                changes[name] = min(getattr(usual, name), 8 * changes["steps"])
+                changes[name] = min(getattr(usual, name), CLIPS_A_STEP * changes["steps"])
     return load_preset(preset, **changes)
 
 
@@ -292,7 +338,10 @@ def _go_on(run: Path, preset: str | None, out: Path | None, changes: dict[str, A
             f"{', '.join(f'--{name}' for name in refused)}. Allowed are --data, --texts and "
             "--scenes for files that were moved, --accumulate, and --lr for a run that diverged."
         )
-    return change_config(config, **changed)
+    try:
+        return change_config(config, **changed)
+    except ValueError as exc:
+        raise TrainError(f"going on with {run}: {exc}") from exc
 
 
 if __name__ == "__main__":

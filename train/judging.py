@@ -73,9 +73,10 @@ class RuntimeEngine:
         options.intra_op_num_threads = threads
         self.name = f"onnxruntime-cpu-{precision}"
         self._outputs = list(bundle.manifest.outputs)
-        graph: Path | bytes = bundle.file(GRAPHS[precision])
+        path = bundle.file(GRAPHS[precision])
+        graph: Path | bytes = path
         if rounds:
-            held = onnx.load(graph)
+            held = onnx.load(path)
             held.graph.CopyFrom(rounded_graph(held))
             graph = held.SerializeToString()
         self._session = onnxruntime.InferenceSession(

@@ -115,8 +115,12 @@ class Learner:
         self.measured["clips"] += len(batch)
         self.measured["steps"] += 1 / self.world.size
 
-    def report(self, step: int) -> dict[str, float]:
+    def report(self, step: int, *, can_go_on: bool = False) -> dict[str, float]:
         """Means over the steps since the last report, over all processes, and the learning rate.
+
+        Args:
+            step: how many are done.
+            can_go_on: whether a state was kept that a person may go on from.
 
         Raises:
             TrainError: the loss is no longer a number, or no clip had a scene to learn.
@@ -138,10 +142,10 @@ class Learner:
             **{name: total / (clips if name in LEVELS else steps) for name, total in found.items()},
         }
         if not all(math.isfinite(value) for value in record.values()):
+            kept = ", or go on from the last state that was kept with --resume," * can_go_on
             raise TrainError(
-                f"the loss is no longer a number at step {step} ({record['loss']}): begin again, "
-                "or go on from the last state that was kept with --resume, and a lower --lr (now "
-                f"{self.config.optimiser.lr:g})."
+                f"the loss is no longer a number at step {step} ({record['loss']}): begin again"
+                f"{kept} with a lower --lr (now {self.config.optimiser.lr:g})."
             )
         return record
 

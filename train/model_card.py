@@ -18,9 +18,7 @@ _PRECISIONS, _USE = "## Precisions", "## Use"
 def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
     """The text of MODEL_CARD.md: what the model is, how good, what for and what not."""
     rendered = manifest.domain == "rendered"
-    counted = (
-        f"{evaluation.get('clips', 'an unknown number of')} {evaluation.get('split', '')} clips"
-    )
+    counted = _counted(evaluation)
     return "\n".join(
         (
             f"# {manifest.name}",
@@ -45,6 +43,7 @@ def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
             "",
             f"Top-1 in per cent, one clip a video, on {counted}; measured by "
             f"`{evaluation.get('command', 'python -m train.evaluate')}`.",
+            *_calibrated(evaluation),
             "",
             *_mode_table(evaluation),
             *_policy_table(manifest),
@@ -68,6 +67,21 @@ def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
             "",
         )
     )
+
+
+def _counted(evaluation: dict[str, Any]) -> str:
+    """What the accuracies are of: a sample that is seen in three ways is one sample."""
+    split = f"{evaluation.get('split', '')} clips".strip()
+    if "counted_samples" not in evaluation:
+        return f"{evaluation.get('clips', 'an unknown number of')} {split}"
+    counted, clips = evaluation["counted_samples"], evaluation.get("clips")
+    ways = "" if clips == counted else f" ({clips} clips, in all ways of choosing frames)"
+    return f"{counted} samples of {evaluation.get('dataset', 'its data')}{ways}"
+
+
+def _calibrated(evaluation: dict[str, Any]) -> list[str]:
+    by = evaluation.get("calibrated_by")
+    return [] if by is None else [f"Confidences calibrated by {by}."]
 
 
 def with_precisions(card: str, manifest: Manifest) -> str:

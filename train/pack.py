@@ -10,6 +10,8 @@ that are finished are kept.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -19,12 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engines.bundle import Policy, Resize
 from engines.choose import usable_cores
+from geotag.errors import EXIT_SOME_FAILED
 from train.data.dataset import Picking, Split
 from train.data.packing import pack
 from train.data.shard_index import Packing, read_index
 from train.data.shards import open_shards
 from train.data.sources import RENDERED_CLIPS, Splitting, notes_of, open_dataset, parse_place
+from train.endings import telling
 from train.errors import DatasetError
+from train.files import refuse_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,11 +37,19 @@ if TYPE_CHECKING:
     from train.data.dataset import ClipDataset
     from train.data.packing import PackReport
 
-EXIT_UNUSABLE, EXIT_BAD_CLIPS = 2, 3
-"""As `geotag scan`: a usage or dataset error; finished, but some clips could not be packed."""
 MOST_BAD_TOLD = 10
 BESIDE = ("text_table.safetensors", "scenes.safetensors")
 """Files of a dataset that belong to its clips by their names, so that they fit packed ones too."""
+
+EMPTY: dict[Split, str] = {
+    "train": "there is nothing to learn from",
+    "val": (
+        "about a tenth of what is trained on is held out, by whole drives or runs of clips, and "
+        "there are too few of them: no weights will be chosen and no confidences calibrated"
+    ),
+    "test": "a model that is trained on this folder will not be evaluated at the end",
+}
+"""What it means that a split holds no clip."""
 
 app = typer.Typer(add_completion=False)
 
@@ -87,12 +100,15 @@ def main(
 ) -> None:
     """Pack a dataset into shards of small pictures."""
     console = Console(stderr=True)
-    try:
+    command = shlex.join(["python", "-m", "train.pack", *sys.argv[1:]])
+    stopped = f"stopped. Finished shards are kept; to go on, repeat: {command}"
+    with telling(console, stopped="stopped" if check is not None else stopped):
         if check is not None:
             _check(check, console)
             return
         if spec is None or out is None:
             raise DatasetError("packing clips: give a dataset and --out FOLDER, or --check FOLDER.")
+        refuse_file(out, doing="packing into")
         packing = Packing(
             frames=_frames(frames),
             image_px=image_px,
@@ -118,12 +134,9 @@ def main(
             beside=find_beside(spec),
             console=console,
         )
-    except DatasetError as exc:
-        console.print(f"error: {exc}", markup=False)
-        raise typer.Exit(EXIT_UNUSABLE) from exc
     _tell(reports, out, console)
     if any(report.bad for report in reports.values()):
-        raise typer.Exit(EXIT_BAD_CLIPS)
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def pack_all(
@@ -147,6 +160,9 @@ def pack_all(
         TextColumn("clips,"),
         TimeRemainingColumn(),
     )
+    for split, dataset in opened.items():
+        if not len(dataset.entries):
+            console.print(f"{split} has no clips: {EMPTY[split]}", markup=False, highlight=False)
     reports: dict[Split, PackReport] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for split, dataset in opened.items():
@@ -186,7 +202,17 @@ def _open_all(
 
 
 def _check(folder: Path, console: Console) -> None:
-    for split in sorted(read_index(folder).splits):
+    index = read_index(folder)
+    named = {shard.file for packed in index.splits.values() for shard in packed.shards}
+    # What lies there while a packing goes on, or was interrupted, is named when it is finished.
+    begun = {path.stem for path in folder.glob("*.packing")}
+    found = {path.name for path in folder.glob("*.tar") if path.name.split("-")[0] not in begun}
+    if strange := sorted(found - named):
+        raise DatasetError(
+            f"checking {folder}: its index does not name {', '.join(strange)}, which an earlier "
+            "packing left. Take such files away, or pack again."
+        )
+    for split in sorted(index.splits):
         dataset = open_shards(folder, split, verify=True)  # type: ignore[arg-type]
         console.print(
             f"{split}: {len(dataset.entries)} clips, every shard as it was packed", markup=False
@@ -215,6 +241,8 @@ def _tell(reports: dict[Split, PackReport], out: Path, console: Console) -> None
             f"{len(report.bad)} could not be packed",
             markup=False,
         )
+        if not report.clips + len(report.bad):
+            console.print(f"  {EMPTY[split]}", markup=False, highlight=False)
         for name, reason in report.bad[:MOST_BAD_TOLD]:
             console.print(f"  {name}: {reason}", markup=False)
         if len(report.bad) > MOST_BAD_TOLD:

@@ -24,14 +24,15 @@ from rich.console import Console
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from engines.base import EngineError
-from geotag.errors import ConfigError, OutputError
 from train.data.dataset import BadSample, Split, View
 from train.data.places365 import CATEGORIES, membership
 from train.data.scenes import FILE_NAME, SceneLabels, read_scenes, with_scenes, write_scenes
-from train.errors import DatasetError, WeightsError
+from train.endings import telling
+from train.errors import DatasetError, TrainError, WeightsError
+from train.files import refuse_file
 from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD
 from train.models.resnet import ResNet
+from train.processes import find_device
 from train.weights import read_file, some, to_float32
 
 if TYPE_CHECKING:
@@ -82,11 +83,14 @@ def main(
     out: Annotated[Path, typer.Option(help="File to write, or to go on with.")] = Path(FILE_NAME),
     frames: Annotated[int, typer.Option(min=1, help="Frames looked at in each clip.")] = FRAMES,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read clips.")] = 0,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
 ) -> None:
     """Label the clips of a dataset with shares of 16 scene groups."""
     console = Console(stderr=True)
-    try:
+    stopped = f"stopped. What {out} holds is kept; the same command goes on."
+    with telling(console, stopped=stopped):
+        refuse_file(out.parent, doing="writing scene labels into")
+        place = find_device(device)
         clips = _open(dataset, split)
         report = label_scenes(
             clips,
@@ -94,11 +98,9 @@ def main(
             out,
             frames=frames,
             workers=workers,
-            device=device,
+            device=place,
             tell=console.print,
         )
-    except (ConfigError, OutputError, EngineError) as exc:
-        raise typer.BadParameter(str(exc)) from exc
     for sample in report.bad:
         console.print(f"not labelled: {sample.name}: {sample.reason}", markup=False)
     console.print(
@@ -150,7 +152,7 @@ def label_scenes(
     *,
     frames: int = FRAMES,
     workers: int = 0,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     save_every: int = SAVE_EVERY,
     tell: Callable[[str], None] = lambda text: None,
 ) -> SceneReport:
@@ -298,7 +300,7 @@ def _open(spec: str, split: str) -> ClipDataset:
     from train.data.sources import open_dataset
 
     if split not in get_args(Split):
-        raise ConfigError(f"--split {split}: allowed are {', '.join(get_args(Split))}.")
+        raise TrainError(f"--split {split}: allowed are {', '.join(get_args(Split))}.")
     return open_dataset(spec, cast("Split", split))
 
 

@@ -28,12 +28,12 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from engines.base import EngineError
 from engines.bundle import LEVELS
 from geotag.errors import ConfigError, OutputError
 from geotag.places.hierarchy import build_hierarchy, read_hierarchy
+from train.endings import telling
 from train.errors import DatasetError, WeightsError
-from train.files import write_aside
+from train.files import refuse_file, write_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,7 +106,8 @@ def main(
 ) -> None:
     """Write the text table that training aligns features with."""
     console = Console(stderr=True)
-    try:
+    with telling(console, stopped="stopped; nothing was written"):
+        refuse_file(out.parent, doing="writing the text table into")
         hierarchy = _wanted_tree(places, dataset)
         if encoder == NAMES:
             table = table_of_names(hierarchy)
@@ -115,8 +116,6 @@ def main(
                 hierarchy, encoder, is_accepted=accept_licence, tell=console.print
             )
         write_text_table(table, out)
-    except (ConfigError, OutputError, EngineError, OSError) as exc:
-        raise typer.BadParameter(str(exc)) from exc
     count, width = table.all_KE.shape
     console.print(f"{out}: {count} cities, {width} wide, from {table.encoder}")
 

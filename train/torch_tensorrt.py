@@ -132,7 +132,7 @@ def load_torch_tensorrt() -> Any:  # noqa: ANN401 - it may not be here
         EngineUnavailableError: it is not here or cannot work here, and what would be needed.
     """
     short = ".".join(torch.__version__.split(".")[:2])
-    pair = f"torch-tensorrt {short}" + (f" and TensorRT {PAIRS[short]}" * (short in PAIRS))
+    pair = f"torch-tensorrt {short}" + (f" and TensorRT {PAIRS[short]}" if short in PAIRS else "")
     needs = f"With torch {torch.__version__} it takes {pair}, on x86-64 or Thor, with a CUDA GPU."
     # Asked first: importing it without a GPU ends in an error that says nothing of the kind.
     if not torch.cuda.is_available():

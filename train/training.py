@@ -26,7 +26,13 @@ from train.data.loading import Plan, reading_batches, training_batches
 from train.data.sources import notes_of
 from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
-from train.guards import StopRequests, check_dataset, describe_sources, with_advice
+from train.guards import (
+    StopRequests,
+    check_dataset,
+    describe_sources,
+    warn_of_parts,
+    with_advice,
+)
 from train.loop import Learner
 from train.models.geolocator import Geolocator
 from train.resume import FOLDER, STATE, Progress, load_state, save_state
@@ -45,6 +51,13 @@ if TYPE_CHECKING:
     from train.data.loading import Batch
     from train.processes import World
 
+METRICS = "metrics.jsonl"
+LEVEL_WORDS: dict[Level, str] = {
+    "city": "cities",
+    "state": "states",
+    "country": "countries",
+    "continent": "continents",
+}
 LOG_EVERY = 10
 """Steps between two lines of metrics.jsonl."""
 SAVE_EVERY_S = 600.0
@@ -78,8 +91,9 @@ def train(
         torch.set_num_threads(max(1, usable_cores() // world.size - workers))
     sources = open_sources(config)
     state = load_state(run) if (run / FOLDER / STATE).is_file() else None
+    described = describe_sources(sources)
     if state is not None:
-        check_dataset(state, sources)
+        check_dataset(state, described, sources.train.name)
 
     def tell(text: str) -> None:
         if world.is_first:
@@ -107,7 +121,7 @@ def train(
         if state is not None:
             progress, facts = state.progress, state.facts
             learner.load(state.read_tensors())
-            _forget_lines(run / "metrics.jsonl", progress.step, world)
+            _forget_lines(run / METRICS, progress.step, world)
         if world.is_first:
             _announce(config, sources, run, progress, console)
         _Run(
@@ -115,6 +129,7 @@ def train(
             folder=run,
             world=world,
             sources=sources,
+            described=described,
             learner=learner,
             workers=workers,
             console=console,
@@ -133,6 +148,7 @@ class _Run:
         folder: Path,
         world: World,
         sources: Sources,
+        described: dict[str, Any],
         learner: Learner,
         workers: int,
         console: Console,
@@ -140,6 +156,7 @@ class _Run:
         facts: dict[str, Any],
     ) -> None:
         self.config, self.folder, self.world, self.sources = config, folder, world, sources
+        self.described = described
         self.learner, self.workers, self.console = learner, workers, console
         self.tensorboard, self.facts = tensorboard, facts
         self.unread: tuple[BadSample, ...] = ()
@@ -151,7 +168,7 @@ class _Run:
             seed=config.seed,
         )
         each = config.eval_every * len(sources.train.entries) / config.batch
-        is_scored = bool(config.eval_every) and len(sources.chosen_on.entries) > 0
+        is_scored = bool(config.eval_every) and sources.chosen_at is not None
         self.score_every = max(1, round(each)) if is_scored else 0
 
     def go(self, progress: Progress) -> None:
@@ -179,7 +196,8 @@ class _Run:
                 is_last = progress.step == self.sources.steps
                 is_pause = is_last or progress.step % LOG_EVERY == 0
                 if is_pause:
-                    write(self.learner.report(progress.step))
+                    can_go_on = (self.folder / FOLDER / STATE).is_file()
+                    write(self.learner.report(progress.step, can_go_on=can_go_on))
                 if is_last or is_pause or self._is_scoring(progress.step):
                     progress = self._remember_bad(progress)
                 if is_last or self._is_scoring(progress.step):
@@ -208,11 +226,12 @@ class _Run:
             score = None
             if self.score_every:
                 score = self._score(model)
-                write({"step": progress.step, "selection_city_top1": score})
+                level = self._chosen_at()
+                write({"step": progress.step, f"selection_{level}_top1": score})
                 if self.world.is_first:
                     self.console.print(
-                        f"step {progress.step}: {100 * score:.1f} % of cities right on "
-                        f"{self.sources.chosen_on.name}",
+                        f"step {progress.step}: {100 * score:.1f} % of {LEVEL_WORDS[level]} right "
+                        f"on {self.sources.chosen_on.name}",
                         markup=False,
                         highlight=False,
                     )
@@ -223,9 +242,15 @@ class _Run:
             self.world.wait()
         return replace(progress, best_score=score, best_step=progress.step)
 
+    def _chosen_at(self) -> Level:
+        """The level by which weights are chosen; there is one where they are."""
+        assert self.sources.chosen_at is not None
+        return self.sources.chosen_at
+
     def _score(self, model: Geolocator) -> float:
-        """Share of right cities on what the best weights are chosen on."""
-        dataset = self.sources.chosen_on
+        """Share of right answers on what the best weights are chosen on."""
+        dataset, level_chosen = self.sources.chosen_on, self._chosen_at()
+        ancestors = dataset.hierarchy.ancestors[level_chosen]
         count = min(self.config.val_clips, len(dataset.entries))
         chosen = np.linspace(0, len(dataset.entries), count, endpoint=False).astype(int).tolist()
         batches = reading_batches(
@@ -252,8 +277,9 @@ class _Run:
                 level: outputs[level].float().cpu().numpy() for level in dataset.hierarchy.places
             }
             mode = self.config.selection_decoding
-            found = decode(logits, dataset.hierarchy, mode).labels["city"]
-            counts += torch.tensor([(found == batch.city_N.numpy()).sum(), len(batch)])
+            found = decode(logits, dataset.hierarchy, mode).labels[level_chosen]
+            wanted = ancestors[batch.city_N.numpy()]
+            counts += torch.tensor([(found == wanted).sum(), len(batch)])
         right, total = self.world.sum(counts.to(self.world.device)).tolist()
         if not total:
             raise TrainError(
@@ -266,7 +292,10 @@ class _Run:
         facts = training_facts(self.config, self.sources.train) | self.facts
         facts |= {"step": progress.step, "bad_samples": len(progress.bad)}
         if score is not None:
-            facts |= {"selected_on": self.sources.chosen_on.name, "selected_city_top1": score}
+            facts |= {
+                "selected_on": self.sources.chosen_on.name,
+                f"selected_{self._chosen_at()}_top1": score,
+            }
         save_checkpoint(self.folder, model, places_csv=self.sources.train.places_csv, facts=facts)
 
     def _save(self, progress: Progress) -> None:
@@ -278,7 +307,7 @@ class _Run:
                 self.learner.tensors(),
                 self.learner.model.config,
                 self.facts,
-                describe_sources(self.sources),
+                self.described,
             )
             _write_bad(self.folder / "bad_samples.csv", progress.bad)
         self.world.wait()
@@ -314,7 +343,7 @@ class _Run:
             yield lambda record: None
             return
         board = _open_tensorboard(self.folder) if self.tensorboard else None
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        with (self.folder / METRICS).open("a", encoding="utf-8") as lines:
 
             def write(record: dict[str, float]) -> None:
                 lines.write(json.dumps({**record, "step": int(record["step"])}) + "\n")
@@ -349,8 +378,13 @@ class _Run:
 
 def training_facts(config: TrainConfig, dataset: ClipDataset) -> dict[str, Any]:
     """What `checkpoint.json` and later the bundle say about how the weights came to be."""
+    facts = asdict(config)
+    longest_s = getattr(dataset, "longest_s", None)
+    if longest_s is not None:  # no clip is longer than its sample
+        for name in ("min_span_s", "max_span_s"):
+            facts["sampling"][name] = min(facts["sampling"][name], longest_s)
     return {
-        **asdict(config),
+        **facts,
         "dataset": dataset.name,
         "clips": len(dataset.entries),
         "commit": _git_commit(),
@@ -378,14 +412,10 @@ def _announce(
     )
     for note in notes_of(sources.train):
         console.print(note, markup=False, highlight=False)
-    if config.eval_every and not len(sources.chosen_on.entries):
-        console.print(
-            f"warning: {sources.chosen_on.name} holds no clips to choose weights on: the last ones "
-            "are kept.",
-            markup=False,
-        )
     if config.data == "rendered":
         return
+    for warning in warn_of_parts(config, sources):
+        console.print(warning, markup=False, highlight=False)
     cities = sources.train.hierarchy.places["city"]
     counts = np.bincount([entry.city_id for entry in sources.train.entries], minlength=len(cities))
     empty = [cities[index].name for index in np.flatnonzero(counts == 0)]

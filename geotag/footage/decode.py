@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +36,8 @@ _CUT_OFF_S = 0.5
 """A video may end this much before its stated duration: sound often runs a little longer."""
 _MOST_UNSTEADY = 0.1
 """Share of frames that may come much too early or too late: cameras drop some."""
+_LOOKED_AT = 1.25
+"""Times the length of a dense clip in which its frames are looked for."""
 _UNSTEADY_RATE = "the frame rate varies or is unknown: frames chosen by time"
 
 
@@ -142,12 +146,13 @@ class VideoReader:
         """Read the frames of a window by the policy of a sampling.
 
         `dense` takes every n-th frame from the first one at or after the start, n from the span
-        and the frame rate. `exact` takes the frames nearest to evenly spaced times. `keyframe`
-        takes the key frames nearest to those times and decodes nothing else; they must be close
-        enough, and at least half as many as the clip has frames. A clip that cannot be had by its
-        policy is an `exact` one, and `Clip.fallback` says why. What is missing
-        (the video is shorter, cut off or damaged) is made up for by spreading the clip over what
-        there is; frames repeat where there are too few.
+        and the frame rate; where the sampling has slack, the start may be an earlier key frame.
+        `exact` takes the frames nearest to evenly spaced times. `keyframe` takes the key frames
+        nearest to those times and decodes nothing else; they must be close enough, and at least
+        half as many as the clip has frames. A clip that cannot be had by its policy is an `exact`
+        one, and `Clip.fallback` says why. What is missing (the video is shorter, cut off or
+        damaged) is made up for by spreading the clip over what there is; frames repeat where there
+        are too few.
 
         Raises:
             FootageError: stage "decode"; no frame decodes, or fewer than two different ones.
@@ -177,26 +182,40 @@ class VideoReader:
         fps = self.facts.fps
         if fps is None or not self._has_steady_rate:
             return None, _UNSTEADY_RATE
+        window = self._from_key_frame(window, sampling.slack_s)
         stride = clips.dense_stride(window, sampling.frames, fps, self.facts.duration_s)
-        by_tick: dict[int, NDArray[np.uint8]] = {}
+        count = stride * (sampling.frames - 1) + 1
+        # Cameras drop frames now and then: looked for in somewhat more time than they should take.
+        end_s = window.start_s + _LOOKED_AT * count / fps
+        packets: list[Packet[VideoStream]] = []
+        timeline = self._source.timeline(window.start_s, end_s, most=_MOST_WALKED, held=packets)
         from_tick = math.ceil(window.start_s / self._source.tick_s - 1e-3)
-        passed: list[int] = []
-        for tick, frame in self._decoder.frames(self._from(window)):
-            if tick < from_tick or tick in by_tick:
-                continue
-            if len(passed) % stride == 0:
-                by_tick[tick] = self._picture(tick, frame, sampling)
-            passed.append(tick)
-            if len(by_tick) == sampling.frames:
-                break
+        ticks = np.unique(timeline.ticks)
+        passed = ticks[ticks >= from_tick][:count]
         steps = np.diff(passed) * self._source.tick_s * fps
         if len(steps) and np.mean(np.abs(steps - 1) > 0.5) > _MOST_UNSTEADY:
-            self._has_steady_rate = bool(self._decoder.errors)
+            self._has_steady_rate = bool(self._source.read_errors)
             return None, _UNSTEADY_RATE
-        if len(by_tick) < sampling.frames:
+        if len(passed) < count:
             return None, None
-        ticks_T = np.array(list(by_tick), np.int64)
+        ticks_T = passed[::stride]
+        by_tick = self._decode_at(timeline, ticks_T, sampling, packets)
+        if not set(ticks_T.tolist()) <= by_tick.keys():
+            return None, None
         return self._clip(_Pictures(ticks_T, by_tick, self._is_damaged), "dense"), None
+
+    def _from_key_frame(self, window: Window, slack_s: float) -> Window:
+        """The window moved back to the last key frame before it, if that is near and known."""
+        if not slack_s or not self._source.has_key_table:
+            return window
+        times_s = self._times_s(
+            np.array(self._source.key_ticks(window.start_s, window.end_s), np.int64)
+        )
+        before_s = times_s[(times_s <= window.start_s) & (times_s >= window.start_s - slack_s)]
+        if not len(before_s):
+            return window
+        back_s = window.start_s - float(before_s.max())
+        return Window(start_s=window.start_s - back_s, end_s=window.end_s - back_s)
 
     # keyframe
 
@@ -339,16 +358,30 @@ class VideoReader:
         return ticks[clips.nearest(self._times_s(ticks), wanted_s)]
 
     def _decode_at(
-        self, timeline: Timeline, ticks_T: NDArray[np.int64], sampling: Sampling
+        self,
+        timeline: Timeline,
+        ticks_T: NDArray[np.int64],
+        sampling: Sampling,
+        held: list[Packet[VideoStream]] | None = None,
     ) -> dict[int, NDArray[np.uint8]]:
-        """Decode from each needed key frame as far as the last frame needed after it."""
+        """Decode from each needed key frame as far as the last frame needed after it.
+
+        From the packets of the timeline where they were held, else from the file.
+        """
         by_tick: dict[int, NDArray[np.uint8]] = {}
         for key_tick, needed in timeline.runs(set(ticks_T.tolist())):
-            packets = self._source.packets_from(key_tick * self._source.tick_s)
+            if held is None:
+                packets = self._source.packets_from(key_tick * self._source.tick_s)
+            else:
+                packets = itertools.dropwhile(partial(self._is_not_at, key_tick), held)
             # The last in decoding order may be shown before another.
-            frames = self._decoder.frames(packets, needed[-1])
-            by_tick |= self._make(frames, set(needed), sampling)
+            wanted = set(needed)
+            frames = self._decoder.frames(packets, needed[-1], needed=wanted)
+            by_tick |= self._make(frames, wanted, sampling)
         return by_tick
+
+    def _is_not_at(self, tick: int, packet: Packet[VideoStream]) -> bool:
+        return self._source.tick(packet) != tick
 
     # all
 

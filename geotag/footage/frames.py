@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from geotag.footage import container
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from av.packet import Packet
     from av.video.frame import VideoFrame
@@ -30,19 +30,41 @@ class FrameDecoder:
         self._meter = meter
 
     def frames(
-        self, packets: Iterable[Packet[VideoStream]], last_tick: int | None = None
+        self,
+        packets: Iterable[Packet[VideoStream]],
+        last_tick: int | None = None,
+        *,
+        needed: Collection[int] | None = None,
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Decode packets, and give out the frames with their ticks.
 
         Args:
             packets: what to decode: from a key frame on without gaps, or key frames alone.
             last_tick: the last frame needed; after its packet the decoder is drained.
+            needed: ticks of the frames that are needed; others that no frame refers to are passed
+                over, which leaves those needed as they are. None for every frame.
 
         Raises:
             FootageError: it is more than a file may cost.
         """
+        context = self._stream.codec_context
+        try:
+            yield from self._frames(packets, last_tick, needed)
+        finally:  # also where nobody wants the rest: the next packets have nothing to do with it
+            if context.is_open:
+                context.flush_buffers()
+                context.skip_frame = "DEFAULT"
+
+    def _frames(
+        self,
+        packets: Iterable[Packet[VideoStream]],
+        last_tick: int | None,
+        needed: Collection[int] | None,
+    ) -> Iterator[tuple[int, VideoFrame]]:
         waiting: deque[int | None] = deque()
         for packet in packets:
+            if needed is not None:
+                self._pass_over(packet, needed)
             waiting.append(self._source.tick(packet))
             errors = self.errors
             for frame in self._decode(packet):
@@ -53,7 +75,18 @@ class FrameDecoder:
                 break
         for frame in self._decode(None):
             yield from self._timed(frame, waiting)
-        self._stream.codec_context.flush_buffers()
+
+    def _pass_over(self, packet: Packet[VideoStream], needed: Collection[int]) -> None:
+        """Tell the decoder whether the next packet's picture may be left out.
+
+        Where frames get their times by counting, none may be missing.
+        """
+        is_idle = (
+            packet.pts is not None
+            and not self._source.shows_in_order
+            and self._source.tick(packet) not in needed
+        )
+        self._stream.codec_context.skip_frame = "NONREF" if is_idle else "DEFAULT"
 
     def _timed(
         self, frame: VideoFrame, waiting: deque[int | None]

@@ -137,13 +137,29 @@ class PacketSource:
             return None
         return float((ticks_P[-1] + np.median(np.diff(ticks_P))) * self.tick_s)
 
-    def timeline(self, start_s: float, end_s: float, *, most: int = _MOST_PACKETS) -> Timeline:
-        """Walk the packets from the key frame before start_s to the first frame after end_s."""
+    def timeline(
+        self,
+        start_s: float,
+        end_s: float,
+        *,
+        most: int = _MOST_PACKETS,
+        held: list[Packet[VideoStream]] | None = None,
+    ) -> Timeline:
+        """Walk the packets from the key frame before start_s to the first frame after end_s.
+
+        Args:
+            start_s: where to begin.
+            end_s: where to end.
+            most: packets that are looked at.
+            held: takes the packets, for a short stretch of which most will be decoded.
+        """
         rows: list[tuple[int, bool]] = []
         latest = -math.inf
         is_end = True
         for packet in self.packets_from(start_s):
             tick = self.tick(packet)
+            if held is not None:
+                held.append(packet)
             if tick is None or packet.is_discard:
                 continue
             rows.append((tick, packet.is_keyframe))

@@ -51,7 +51,7 @@ def engine_name(request: pytest.FixtureRequest) -> EngineName:
     except EngineUnavailableError as exc:
         if name in os.environ.get("GEOTAG_REQUIRE", "").split(","):
             pytest.fail(f"{name} is required here: {exc}")
-        pytest.skip(f"{name}: {exc.reason}")
+        pytest.skip(str(exc).partition(". ")[0])
     return name
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from engines.tensorrt_api import Backend
     from train.models.videomae import SizeName
 
-pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
+pytest.importorskip("tensorrt_rtx")
 
 TARGETS = ("SM86", "SM89")
 BLOCK = re.compile(r"blocks\.(\d+)\.")

@@ -595,7 +595,7 @@ def test_export_without_torch_names_the_extra(
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Block(), *sys.meta_path])
     assert main(["export", "--checkpoint", "run", "--out", "bundle"]) == 2
-    assert "pip install '.[cpu,train]' in geotag's source folder" in capsys.readouterr().err
+    assert "pip install '.[cpu,models]' in geotag's source folder" in capsys.readouterr().err
 
 
 FOREIGN = '{"schema": 1, "command": "train"}'

@@ -94,6 +94,11 @@ class CityGuessrClips:
         return self.texts
 
     @property
+    def has_scenes(self) -> bool:
+        """Whether the label files say of any clip which scene it shows."""
+        return self.scenes_NS is not None
+
+    @property
     def labels_sha256(self) -> str:
         """Of the scenes and texts that label files gave: others make another dataset."""
         found = sha256()
@@ -173,8 +178,8 @@ def open_cityguessr(
         root: the folder that holds `train` and `val`.
         split: which split.
         splitting: how the splits are made.
-        partial: leave out cities that the label files name and that are not on disk; otherwise
-            they are an error.
+        partial: leave out cities that the label files name and that are not on disk, and do
+            without val where it is missing; otherwise either is an error.
 
     Raises:
         DatasetError: folders, cities or label files that are missing, wrong or contradictory.
@@ -183,7 +188,7 @@ def open_cityguessr(
     wanted = PARTS
     if splitting == "official":
         wanted = ("val",) if split == "test" else ("train",)
-    parts = [read_part(root, part) for part in wanted]
+    parts = [read_part(root, part, partial=partial) for part in wanted]
     tree = _choose_tree(root, parts)
     for part in parts:
         for file in part.labels:
@@ -199,7 +204,10 @@ def open_cityguessr(
         title += " of train"
         clips = [clip for clip in clips if clip.part == "train"]
     clips.sort(key=lambda clip: (clip.city, clip.number))
-    entries = _entries(clips, tree, read_sources(root))
+    sources = read_sources(root)
+    if sources is not None:
+        notes += filter(None, [_unlisted(clips, sources, root, splitting)])
+    entries = _entries(clips, tree, sources)
     taken = _take(entries, clips, split, splitting, root)
     files = [file for part in parts for file in part.labels]
     return _make(f"{title} {split}", clips, entries, taken, files, tree, notes)
@@ -244,6 +252,32 @@ def _entries(
     names = [clip.name for clip in clips]
     groups = None if sources is None else [sources.get(name, name) for name in names]
     return Entries(names, city_ids, groups)
+
+
+def _unlisted(
+    clips: Sequence[StoredClip],
+    sources: dict[str, str],
+    root: Path,
+    splitting: CityGuessrSplitting,
+) -> str:
+    """Tell of clips whose source video nobody names.
+
+    Returns:
+        A note; '' where there are none.
+
+    Raises:
+        DatasetError: the clips are to be divided by those videos.
+    """
+    missing = [clip.name for clip in clips if clip.name not in sources]
+    if not missing:
+        return ""
+    lacking = f"{len(missing)} of {len(clips)} clips are not in {SOURCES} ({some(missing)})"
+    if splitting == "drives":
+        raise DatasetError(
+            f"splitting {str(root)!r} by drives: {lacking}. Clips of one video could then lie on "
+            "both sides: name the source of each, or split by blocks."
+        )
+    return f"{lacking}: each is taken for a video of its own"
 
 
 def _take(

@@ -57,21 +57,21 @@ class StoredPart:
     """What is left out, and why."""
 
 
-def read_part(root: Path, part: Part) -> StoredPart:
+def read_part(root: Path, part: Part, *, partial: bool = False) -> StoredPart:
     """Find the clips of one folder: those of its label files, else those on disk.
 
-    Clips of a city that has no folder are left out: `missing_cities` tells of them.
+    Clips of a city that has no folder are left out: `missing_cities` tells of them. Of a dataset
+    that is wanted in part, val may be missing: it then holds nothing.
 
     Raises:
         DatasetError: there are no cities, a folder has a wrong name, label files are wrong.
     """
     cities = find_cities(root, part)
-    if not cities:
-        raise DatasetError(
-            f"opening {str(root)!r}: there are no cities in {part}/; expected is "
-            f"{part}/<City>/<City>_<number>/<n>.jpg{_squashfs_hint(root)}"
-        )
     notes: list[str] = []
+    if not cities and partial and part == "val":
+        notes.append("there are no cities in val/, which the release is tested on")
+    elif not cities:
+        raise DatasetError(_no_cities(root, part, partial=partial))
     labels = read_labels(root, part, notes)
     on_disk = [_stored(path, part) for folder in cities.values() for path in _folders_in(folder)]
     if labels:
@@ -99,13 +99,35 @@ def missing_cities(root: Path, part: StoredPart, *, partial: bool) -> str:
     missing = sorted({city for file in part.labels for city in file.cities} - set(part.cities))
     if not missing:
         return ""
+    one = len(missing) == 1
     if partial:
-        return f"{len(missing)} cities have no folder in {part.part}/ and are left out"
+        return (
+            f"{len(missing)} {'city has' if one else 'cities have'} no folder in {part.part}/ and "
+            f"{'is' if one else 'are'} left out"
+        )
     file = next(file for file in part.labels if missing[0] in file.cities)
+    more = "" if one else f"; in all, {len(missing)} cities have none ({some(missing)})"
     raise DatasetError(
         f"{file.path}, row {file.rows[file.cities.index(missing[0])]}: there is no folder "
-        f"{part.part}/{missing[0]}; in all {len(missing)} cities have none ({some(missing)}). To "
-        f"use those that are there, open the dataset as partial{_squashfs_hint(root)}"
+        f"{part.part}/{missing[0]}{more}. To use the cities that are there, put ?partial behind "
+        f"the path: 'cityguessr:{root}?partial'{_squashfs_hint(root)}."
+    )
+
+
+def _no_cities(root: Path, part: Part, *, partial: bool) -> str:
+    """What is said of a part without cities."""
+    use = "" if part == "train" else ", which a model is tested on"
+    hint = _squashfs_hint(root)
+    if not hint and part == "val" and not partial:
+        hint = (
+            ". Bring it there, or train without a test: put ?partial behind the path, "
+            f"'cityguessr:{root}?partial'"
+        )
+    elif not hint:
+        hint = ". Give the folder that holds train and val"
+    return (
+        f"opening {str(root)!r}: there are no cities in {part}/; expected is "
+        f"{part}/<City>/<City>_<number>/<n>.jpg{use}{hint}."
     )
 
 
@@ -265,10 +287,10 @@ def _refuse_doubles(clips: Sequence[StoredClip]) -> None:
 
 
 def _squashfs_hint(root: Path) -> str:
-    """What to do about squashfs files that nobody has opened, as the end of a message."""
+    """What to do about squashfs files that nobody has opened; "" where there are none."""
     files = sorted(path.name for path in root.iterdir() if path.suffix in _SQUASHFS)
     if not files:
-        return ". Give the folder that holds train and val."
+        return ""
     first, mounted = root / files[0], root / "part1"
     return (
         f". {len(files)} squashfs file{'s lie' if len(files) > 1 else ' lies'} there unopened "

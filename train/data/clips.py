@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -74,6 +75,11 @@ class RenderedClips:
     def places_csv(self) -> str:
         """The same as text."""
         return rendered_places_csv()
+
+    @property
+    def content_sha256(self) -> str:
+        """Of what draws them: there may be millions."""
+        return sha256(repr(self).encode("utf-8")).hexdigest()
 
     @property
     def entries(self) -> Sequence[Entry]:

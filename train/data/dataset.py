@@ -130,7 +130,13 @@ class BadSample:
 
 
 class ClipDataset(Protocol):
-    """A source of labelled clips.  Cheap to pickle: worker processes get a copy."""
+    """A source of labelled clips.  Cheap to pickle: worker processes get a copy.
+
+    What only some can tell is asked for with `getattr`: `notes`, what a person should know;
+    `covered_s(index, view)`, the seconds that a clip really covers where the view asks for more
+    than there are; `longest_s`, the longest of them; `has_scenes`, whether any clip says which
+    scene it shows; `content_sha256`, where other clips can have the same names and labels.
+    """
 
     @property
     def name(self) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from train.data.dataset import Sample, SamplingRange
 from train.data.entries import Entries
 from train.data.manifest_rows import class_tree, read_rows
 from train.data.pictures import disturb
-from train.data.stretches import Decoding, Stretch, unreadable
+from train.data.stretches import Decoding, Stretch, draw_clip, unreadable
 from train.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ def open_manifest(
     if not any(_is_there(footage / video) for video in videos):
         raise DatasetError(
             f"reading the manifest {csv_path}: none of its {len(videos)} videos is below "
-            f"{footage}, such as {videos[0]!r}. Give the folder that was labelled."
+            f"{footage}, such as {videos[0]!r}. Say behind the file's name which folder was "
+            f"labelled: 'manifest:{csv_path}?footage=FOLDER'"
         )
     own = [row for row in rows if row.split == split]
     used = tuple(row for row in own if row.home is not None)
@@ -79,6 +82,9 @@ def open_manifest(
 
 class ManifestClips:
     """Clips of one split; a copy in another process decodes in a process of its own."""
+
+    has_scenes = False
+    """A manifest knows places alone."""
 
     def __init__(
         self,
@@ -128,6 +134,25 @@ class ManifestClips:
     def entries(self) -> Sequence[Entry]:
         """In the order of the rows; a group is a drive."""
         return self._entries
+
+    @property
+    def longest_s(self) -> float | None:
+        """Length of the longest stretch; None where there is none."""
+        return max((row.end_s - row.start_s for row in self._rows), default=None)
+
+    @property
+    def content_sha256(self) -> str:
+        """Of the samples: where they lie, and their labels."""
+        rows = [
+            [row.video, row.start_s, row.end_s, row.home and row.home.key] for row in self._rows
+        ]
+        return sha256(json.dumps(rows).encode("utf-8")).hexdigest()
+
+    def covered_s(self, index: int, view: View) -> float:
+        """Seconds from first frame to last of a clip as a view shows it: no more than there are."""
+        row = self._rows[index]
+        _, sampling = draw_clip(row.start_s, row.end_s, view, index, self._sampling)
+        return sampling.span_s
 
     def close(self) -> None:
         """End the decoding process; another read starts a new one."""

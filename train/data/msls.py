@@ -13,7 +13,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -71,6 +71,9 @@ class MslsClips:
     """Keys of the images, [F]."""
     points_deg: NDArray[np.float64]
     """lat_deg and lon_deg, NaN where nobody measured, [F, 2]."""
+
+    has_scenes: ClassVar[bool] = False
+    """Nobody has labelled them."""
 
     def count_frames(self, index: int) -> int:
         """How many images a clip has."""
@@ -207,7 +210,7 @@ def _clips_of(folder: Path, notes: list[str], *, partial: bool) -> list[_Clip] |
             if not partial:
                 raise DatasetError(
                     f"opening {str(side)!r}: there is no folder images; extract images_vol_*.zip, "
-                    "or open the dataset as partial"
+                    "or put ?partial behind the path of the dataset"
                 )
             notes.append(f"{folder.name}/{side.name} has no images and is left out")
             continue

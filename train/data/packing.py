@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from train.data.dataset import ClipDataset, Entry, Split
+
+
+_SHARD = re.compile(r"[a-z]+-\d{6}\.tar(\.part)?")
+"""How a shard is called here, also while it is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +142,7 @@ class _Job:
             and self._are_there(done.shards)
         ):
             _tell(progress, len(done.rows) + len(done.bad))
+            self._remove_orphans(done)
             return _report(done, kept=len(done.shards))
         self.records.mkdir(exist_ok=True)
         kept = [number for number in range(self.shard_count) if self._finished(number) is not None]
@@ -146,7 +152,15 @@ class _Job:
         text = write_index(replace(index, splits={**index.splits, self.split: packed}))
         write_aside(self.out / INDEX, text.encode("utf-8"))
         shutil.rmtree(self.records)
+        self._remove_orphans(packed)
         return _report(packed, kept=len(kept))
+
+    def _remove_orphans(self, packed: PackedSplit) -> None:
+        """Remove shards of this split that an earlier packing of other clips left."""
+        named = {shard.file for shard in packed.shards}
+        for path in self.out.glob(f"{self.split}-*.tar*"):
+            if path.name.removesuffix(".part") not in named and _SHARD.fullmatch(path.name):
+                path.unlink()
 
     def _begin_index(self, beside: Sequence[Path]) -> Index:
         """The index of the folder as it is, or a new one; writes what lies beside the shards."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from geotag.footage.pictures import MOST_STRETCH
 from train.data.disturbing import draw_disturbance, pixels_of
@@ -45,6 +45,11 @@ _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 class PictureError(ValueError):
     """A picture that cannot be decoded; the text says which of the clip and why."""
+
+    def __init__(self, reason: str, *, number: int | None = None) -> None:
+        """Say what is wrong; `number`: with which of the pictures given, where it is one's."""
+        super().__init__(reason if number is None else f"frame {number} of the clip {reason}")
+        self.reason, self.number = reason, number
 
 
 def read_pictures(jpegs: Sequence[bytes], view: View, index: int) -> NDArray[np.uint8]:
@@ -70,7 +75,7 @@ def read_pictures(jpegs: Sequence[bytes], view: View, index: int) -> NDArray[np.
         try:
             picture = _decode(jpeg, side_px if disturbance is None else disturbance.need_px)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
-            raise PictureError(f"frame {number} of the clip cannot be decoded ({exc})") from exc
+            raise PictureError(f"cannot be decoded ({exc})", number=number) from exc
         crop = _WHOLE if disturbance is None else disturbance.crop
         _fit(picture, clip_THWC[number], view.resize, crop)
     if disturbance is not None:
@@ -138,7 +143,10 @@ def _decode_rare(encoded: bytes) -> NDArray[np.uint8]:
     """What is no JPEG, or one for print; transparent parts are left as they are stored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have our own limit
-        picture = Image.open(io.BytesIO(encoded))
+        try:
+            picture = Image.open(io.BytesIO(encoded))
+        except UnidentifiedImageError as exc:  # its text names an object in memory
+            raise ValueError("it is no picture, or of a kind that is not known") from exc
     _check_size(*picture.size)
     return np.asarray(picture.convert("RGB"))
 

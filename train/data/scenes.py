@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,6 +175,26 @@ class LabelledClips:
     def notes(self) -> tuple[str, ...]:
         """Those of the clips."""
         return tuple(getattr(self.clips, "notes", ()))
+
+    @property
+    def has_scenes(self) -> bool:
+        """Whether any clip has one."""
+        return bool(self.soft)
+
+    @property
+    def longest_s(self) -> float | None:
+        """That of the clips; None where they have no time."""
+        return getattr(self.clips, "longest_s", None)
+
+    @property
+    def labels_sha256(self) -> str:
+        """Of the clips as they are, where they tell, and of the scenes."""
+        told = ("content_sha256", "labels_sha256")
+        found = sha256("".join(getattr(self.clips, name, "") for name in told).encode("utf-8"))
+        for name, soft_S in self.soft.items():
+            found.update(json.dumps([name, self.majority[name]]).encode("utf-8"))
+            found.update(soft_S.tobytes())
+        return found.hexdigest()
 
     def read(self, index: int, view: View) -> Sample | BadSample:
         """Read one clip, with its scene where there is one."""

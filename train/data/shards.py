@@ -27,7 +27,7 @@ from train.data.dataset import UNKNOWN_SCENE, BadSample, Sample
 from train.data.picking import pick_frames
 from train.data.pictures import PictureError, read_pictures
 from train.data.shard_index import BLOCK_BYTES, INDEX, columns_of, read_index
-from train.errors import DatasetError
+from train.errors import DatasetError, MissingPartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MOST_OPEN_SHARDS = 64
 """File handles that one copy of a dataset holds; the oldest is closed for another."""
+MOST_ASKED = 500
+"""Clips whose labels are read to learn whether there are scenes."""
 _BRIDGED_BYTES = 32 << 10
 """A gap between wanted frames that is read along rather than left out: one call costs more."""
 _PIECE_BYTES = 1 << 20
@@ -56,13 +58,15 @@ def open_shards(path: Path, split: Split, *, verify: bool = False) -> ShardedCli
             looked at, and each clip's own checksums as it is read.
 
     Raises:
+        MissingPartError: the split was not packed.
         DatasetError: the index, a shard, or what lies beside them is missing, damaged or another.
     """
     index = read_index(path)
     if split not in index.splits:
         there = ", ".join(sorted(index.splits)) or "none"
-        raise DatasetError(
-            f"reading packed clips: {path / INDEX} has no split {split!r}; there are: {there}."
+        raise MissingPartError(
+            f"reading packed clips: {path / INDEX} has no split {split!r}; there are: {there}. "
+            f"Pack it too: python -m train.pack DATASET --out {path} --split {split}"
         )
     packed = index.splits[split]
     places_csv = _read_beside(path, index.places).decode("utf-8", "strict")
@@ -103,6 +107,9 @@ class ShardedClips:
         self._files = _OpenFiles()
         self.scene_labels = index.scene_labels
         """Names of the scene groups; empty where the source has none."""
+        shards = [packed.fingerprint, *(shard.sha256 for shard in packed.shards)]
+        self.content_sha256 = sha256("".join(shards).encode("ascii", "replace")).hexdigest()
+        """Of the source, how it was packed, and every byte of the clips."""
         self.bad = packed.bad
         """Name and reason of each clip of the source that could not be packed."""
         self.notes = (f"{len(self.bad)} clips could not be packed",) if self.bad else ()
@@ -137,6 +144,17 @@ class ShardedClips:
         self.__dict__.update(state)
         self._files = _OpenFiles()
 
+    @property
+    def has_scenes(self) -> bool:
+        """Whether clips say which scene they show, asked of some from everywhere."""
+        count = len(self._entries)
+        asked = min(count, MOST_ASKED)
+        heads = (self._read_head(number * count // asked) for number in range(asked))
+        return any(
+            isinstance(head, _Head) and (head.scene_S is not None or head.scene_id != UNKNOWN_SCENE)
+            for head in heads
+        )
+
     def count_frames(self, index: int) -> int:
         """How many frames of a clip are stored; 0 if its labels are damaged."""
         head = self._read_head(index)
@@ -155,12 +173,15 @@ class ShardedClips:
             return head
         name = self._entries[index].name
         shard = self._shards[self._places_N4[index, 0]]
+        picked_T = _pick(len(head.offsets), view, index, self._packing.picking)
         try:
-            picked_T = _pick(len(head.offsets), view, index, self._packing.picking)
             jpegs = self._read_frames(index, head, picked_T)
             clip_THWC = read_pictures(jpegs, view, index)
-        except (PictureError, _DamageError) as exc:
+        except _DamageError as exc:
             return BadSample(name=name, reason=f"{shard.file}, clip {name}: {exc}")
+        except PictureError as exc:
+            stored = "" if exc.number is None else f"frame {picked_T[exc.number]} "
+            return BadSample(name=name, reason=f"{shard.file}, clip {name}: {stored}{exc.reason}")
         return Sample(
             clip_THWC=clip_THWC,
             city_id=self._entries[index].city_id,

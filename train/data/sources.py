@@ -61,6 +61,11 @@ def open_dataset(
     sampling = sampling or SamplingRange()
     kind, _, rest = spec.partition(":")
     if spec == "rendered":
+        if splitting != "official":
+            raise DatasetError(
+                f"opening the dataset 'rendered': it cannot be divided by {splitting}; its parts "
+                "are different drives already. Leave out --splitting."
+            )
         count = RENDERED_CLIPS if clips is None else clips
         return RenderedClips(split=split, clips=count, sampling=sampling, seed=seed)
     path, words = parse_place(rest)

@@ -60,7 +60,9 @@ def read_stored(
     try:
         return read_pictures([contents[file] for file in files], view, index), picked_T
     except PictureError as exc:
-        raise _with_file(exc, contents, view, index) from exc
+        if exc.number is None:
+            raise
+        raise PictureError(f"{files[exc.number]} {exc.reason}") from exc
 
 
 def _read(file: Path) -> bytes:
@@ -68,15 +70,3 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as exc:
         raise PictureError(f"{file}: {exc.strerror or exc}") from exc
-
-
-def _with_file(
-    error: PictureError, contents: dict[Path, bytes], view: View, index: int
-) -> PictureError:
-    """The same error with the file that it is about: the first that alone gives one."""
-    for file, content in contents.items():
-        try:
-            read_pictures([content], view, index)
-        except PictureError as exc:
-            return PictureError(f"{file}: {exc}")
-    return error

@@ -50,6 +50,11 @@ class TimedClips:
         """Read one clip; where the view asks for a span, of frames that cover it."""
         return self.clips.read(index, replace(view, policy=None, frame_s=self.frame_s))
 
+    def covered_s(self, index: int, view: View) -> float:
+        """Seconds that a clip covers as a view with a span shows it: no more than are stored."""
+        stored_s = self.clips.count_frames(index) * self.frame_s  # type: ignore[attr-defined]
+        return min(view.span_s or stored_s, stored_s)
+
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         """What else the clips can do."""
         if name in ("clips", "frame_s"):  # asked for while being unpickled

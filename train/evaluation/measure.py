@@ -109,7 +109,7 @@ def evaluate(
 
     Raises:
         DatasetError: a data set cannot be used, or holds no readable sample.
-        TrainError: nothing to calibrate on, or the second model reads other samples.
+        TrainError: the second model reads other samples.
         EngineError: a bundle's engine fails.
     """
     pipeline = _Pipeline(plan=plan, workers=workers, console=console)
@@ -128,11 +128,15 @@ def evaluate(
         "model": scorer.label,
         **report(everything, context, calibration),
         "samples": task.total,
+        "counted_samples": len(set(everything.names)),
         "clips_per_answer": plan.clips,
         "policies": _policy_records(task, passes, context, calibration),
         "calibration": calibration,
         "calibrated_by": calibrated_by,
-        "bad_samples": bad_samples(tuple(bad for scored in passes for bad in scored.bad)),
+        # A sample that cannot be read is bad once, however many ways of sampling asked for it.
+        "bad_samples": bad_samples(
+            tuple(dict.fromkeys(bad for scored in passes for bad in scored.bad))
+        ),
         "bad_val_samples": bad_samples(() if val is None else val.bad),
         "command": command,
     }
@@ -160,36 +164,52 @@ def view_of(scorer: Scorer, plan: Plan, policy: EvaluatedPolicy | None = None) -
 
 
 def _calibration(candidate: Candidate, task: Task, val: Scored | None) -> tuple[Calibration, str]:
+    by = Candidate(scorer=candidate.scorer).calibrated_by
     if task.val is not None and val is not None:
-        count = len(val.predictions)
-        fitted = calibrate(val.predictions, candidate.scorer.hierarchy)
-        return fitted, f"{count} clips of {task.val.dataset.name}"
+        name = task.val.dataset.name
+        if val.predictions.known.any():
+            by = f"{len(val.predictions)} clips of {name}"
+            if task.val.dataset.name == task.tests[0].dataset.name:
+                by += (
+                    ", the part that is counted here: it is better calibrated there than elsewhere"
+                )
+            return calibrate(val.predictions, candidate.scorer.hierarchy), by
+        by += f" (the model knows no city of {name})"
     if candidate.calibration is not None:
         return candidate.calibration, candidate.calibrated_by
     flat = {"temperature": 1.0, "threshold_prob": 0.5}
-    return {mode: {level: dict(flat) for level in LEVELS} for mode in MODES}, (
-        Candidate(scorer=candidate.scorer).calibrated_by
-    )
+    return {mode: {level: dict(flat) for level in LEVELS} for mode in MODES}, by
 
 
 def _policy_records(
     task: Task, passes: list[Scored], context: Context, calibration: Calibration
 ) -> list[dict[str, Any]]:
-    """One record a policy; without accuracy, on 0 clips, where the data set has no time."""
+    """One record a policy; without accuracy, on 0 clips, where the data set has no time.
+
+    `clips` are those whose city the model knows, or where it knows none of them, those whose
+    country it knows.
+    """
     measured = {
         given.policy: judge_calibrated(scored.predictions, context.model, SHOWN_MODE, calibration)
         for given, scored in zip(task.tests, passes, strict=True)
         if given.policy is not None
     }
-    return [
-        {
-            "policy": policy.policy,
-            "span_s": policy.span_s,
-            **{f"{level}_top1": _share_right(measured.get(policy), level) for level in LEVELS},
-            "clips": int(measured[policy].counted["city"].sum()) if policy in measured else 0,
+    records = []
+    for policy in task.policies:
+        found = measured.get(policy)
+        counts = {
+            level: 0 if found is None else int(found.counted[level].sum()) for level in LEVELS
         }
-        for policy in task.policies
-    ]
+        records.append(
+            {
+                "policy": policy.policy,
+                "span_s": policy.span_s,
+                **{f"{level}_top1": _share_right(found, level) for level in LEVELS},
+                "clips": counts["city"] or counts["country"],
+                "clips_by_level": counts,
+            }
+        )
+    return records
 
 
 def _share_right(outcomes: Outcomes | None, level: Level) -> float | None:
@@ -206,7 +226,7 @@ def _drives(
     # Policies over the same samples are not further clips of their drives.
     if len(set(everything.names)) < len(everything.names):
         everything = passes[0].predictions
-    if val is not None:
+    if val is not None and val.predictions.known.any():
         calibration = calibrate(fuse_drives(val.predictions), context.model)
     return {**drive_report(everything, context, calibration), "calibration": calibration}
 

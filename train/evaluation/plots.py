@@ -13,6 +13,7 @@ import numpy as np
 
 from calibration.estimates import wilson_interval
 from engines.bundle import LEVELS
+from train.checkpoint import PICTURES
 from train.errors import TrainError
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-CONFUSION = "confusion.png"
-RELIABILITY = "reliability.png"
+CONFUSION, RELIABILITY = PICTURES
 DPI = 120
 LINES = 40
 """Confusions that are drawn: more hide the map."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from engines.bundle import LEVELS, MANIFEST, Bundle, Resize, read_bundle
+from engines.bundle import LEVELS, MANIFEST, Bundle, Precision, Resize, read_bundle
 from engines.choose import usable_cores
 from engines.openvino_cpu import OpenvinoEngine
 from geotag.places.hierarchy import Hierarchy, read_hierarchy
@@ -119,15 +119,20 @@ class CheckpointScorer:
 class BundleScorer:
     """A bundle's network, run by OpenVINO as a scan on a CPU runs it."""
 
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int, precision: Precision = "fp32") -> None:
         """Compile a verified bundle.
+
+        Args:
+            bundle: the model folder.
+            threads: processor cores for one inference.
+            precision: one of `bundle.precisions`.
 
         Raises:
             EngineError: OpenVINO is missing, or cannot run the model.
             TrainError: its clips are not square, which no view of a data set is.
         """
         self.bundle = bundle
-        self.label = bundle.label
+        self.label = bundle.label if precision == "fp32" else f"{bundle.label} {precision}"
         self.hierarchy = read_hierarchy(bundle.file(PLACES))
         wanted = bundle.manifest.input
         if wanted.height_px != wanted.width_px:
@@ -140,7 +145,7 @@ class BundleScorer:
             wanted.height_px,
             wanted.resize,
         )
-        self._engine = OpenvinoEngine(bundle, threads=threads)
+        self._engine = OpenvinoEngine(bundle, threads=threads, precision=precision)
 
     def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Logits of every level; of the scene where its groups are those of the data sets."""
@@ -161,20 +166,28 @@ def seen_stills(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_model(
-    folder: Path, device: torch.device | None = None
+    folder: Path, device: torch.device | None = None, precision: Precision | None = None
 ) -> tuple[CheckpointScorer, dict[str, Any]] | BundleScorer:
     """Open whatever model a folder holds: a run folder, with its `checkpoint.json`, or a bundle.
 
     Args:
         folder: of the model.
         device: where the network of a run goes; None for the CPU.
+        precision: of a bundle; None for fp32.
 
     Raises:
-        TrainError: it holds neither.
+        TrainError: it holds neither, or a precision is asked of a run.
         CheckpointError, EngineError: it holds one that cannot be used.
     """
     if (folder / MANIFEST).is_file():
-        return BundleScorer(read_bundle(folder), threads=usable_cores())
+        return BundleScorer(
+            read_bundle(folder), threads=usable_cores(), precision=precision or "fp32"
+        )
+    if precision is not None:
+        raise TrainError(
+            f"opening the model {folder} in {precision}: only a bundle has several precisions. "
+            "Export it with geotag export --precision int8."
+        )
     if (folder / FACTS).is_file():
         model, record = load_checkpoint(folder)
         facts = record["training"]

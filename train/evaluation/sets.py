@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 RENDERED = "rendered"
 """Spec of the rendered world."""
+MOST_ASKED = 1000
+"""Samples that are asked for the spans of their clips."""
+SPAN_DIGITS = 2
+"""Of a span in seconds, behind the point."""
 PROBES = 3
 """Samples that are looked at to learn whether a data set has real time."""
 
@@ -72,21 +76,22 @@ def rendered_task(
         sampling: what calibrating clips are drawn from.
         policies: what is measured; at least one.
         val_clips: how many clips calibrate; None for no calibration.
-        test_clips: how many are counted, in all policies together.
+        test_clips: how many are counted, in all policies together; at least one of each.
     """
 
     def drives(split: Split, clips: int, seed: int) -> RenderedClips:
         return RenderedClips(split=split, clips=clips, sampling=sampling, seed=seed)
 
-    each = max(1, test_clips // len(policies))
+    each, more = divmod(test_clips, len(policies))
+    counts = [max(1, each + (number < more)) for number in range(len(policies))]
     tests = tuple(
-        Pass(dataset=drives(split, each, number), indices=tuple(range(each)), policy=policy)
-        for number, policy in enumerate(policies, start=1)
+        Pass(dataset=drives(split, count, number), indices=tuple(range(count)), policy=policy)
+        for number, (policy, count) in enumerate(zip(policies, counts, strict=True), start=1)
     )
     val = None
     if val_clips is not None:
         val = Pass(dataset=drives("val", val_clips, 0), indices=tuple(range(val_clips)))
-    return Task(split=split, tests=tests, val=val, policies=policies, total=each * len(policies))
+    return Task(split=split, tests=tests, val=val, policies=policies, total=sum(counts))
 
 
 def dataset_task(
@@ -103,6 +108,7 @@ def dataset_task(
 
     Policies are measured where they make a difference: a data set of stored frames, whose times
     are not known, gives the same clip for all of them and is passed over once, without a policy.
+    Each is named by the span that the samples allow (`cut_spans`).
 
     Args:
         test: what is counted.
@@ -119,6 +125,7 @@ def dataset_task(
     indices = spread(len(test.entries), test_clips)
     passes: tuple[Pass, ...] = (Pass(dataset=test, indices=indices),)
     if policies and has_time(test, view, policies):
+        policies = cut_spans(policies, test, view, indices)
         passes = tuple(Pass(dataset=test, indices=indices, policy=policy) for policy in policies)
     calibrating = None
     if val is not None and len(val.entries):
@@ -126,6 +133,30 @@ def dataset_task(
     return Task(
         split=split, tests=passes, val=calibrating, policies=policies, total=len(test.entries)
     )
+
+
+def cut_spans(
+    policies: Sequence[EvaluatedPolicy],
+    dataset: ClipDataset,
+    view: View,
+    indices: Sequence[int],
+) -> tuple[EvaluatedPolicy, ...]:
+    """Policies with the spans that samples are really seen over: the median of them.
+
+    Samples of ten seconds give no clip of 21 s, however it is asked for, and what is measured on
+    them must not be believed of 21 s. Of policies that become the same, one is left.
+    """
+    covered_s = getattr(dataset, "covered_s", None)
+    if covered_s is None or not len(indices):
+        return tuple(policies)
+    asked = [indices[at] for at in spread(len(indices), MOST_ASKED)]
+
+    def cut(policy: EvaluatedPolicy) -> EvaluatedPolicy:
+        seen = replace(view, policy=policy.policy, span_s=policy.span_s)
+        median_s = float(np.median([covered_s(index, seen) for index in asked]))
+        return replace(policy, span_s=round(median_s, SPAN_DIGITS))
+
+    return tuple(dict.fromkeys(map(cut, policies)))
 
 
 def spread(count: int, wanted: int | None) -> tuple[int, ...]:

@@ -30,7 +30,11 @@ def show_evaluation(evaluation: Record, console: Console) -> None:
     """
     each = evaluation["clips_per_answer"]
     seen = "one clip each" if each == 1 else f"{each} clips each"
-    title = f"{evaluation['clips']} samples of {evaluation['dataset']}, {seen}"
+    samples, counted = evaluation["counted_samples"], evaluation["clips"]
+    if counted != samples:
+        ways = sum(row["clips"] > 0 for row in evaluation["policies"])
+        seen += f" for {ways} ways of sampling"
+    title = f"{_count(samples, 'sample')} of {evaluation['dataset']}, {seen}"
     console.print(_accuracy_table(evaluation, f"top-1 % (95 % interval): {title}"))
     console.print(_distance_table(evaluation, f"distance of the answered city: {title}"))
     console.print(_further_table(evaluation, f"top-5 %, and top-1 % city by city: {title}"))
@@ -95,7 +99,10 @@ def _policy_table(policies: Sequence[Record]) -> Table:
     )
     table.add_column("clips", justify="right")
     for row in policies:
-        shares = [_with_wilson(row[f"{level}_top1"], row["clips"]) for level in ("city", "country")]
+        shares = [
+            _with_wilson(row[f"{level}_top1"], row["clips_by_level"][level])
+            for level in ("city", "country")
+        ]
         table.add_row(row["policy"], f"{row['span_s']:g}", *shares, str(row["clips"]))
     return table
 
@@ -122,14 +129,17 @@ def _difference_table(record: Record) -> Table:
 def _notes(evaluation: Record) -> list[str]:
     """What the tables leave out, in words."""
     lines = [f"confidences calibrated by {evaluation['calibrated_by']}"]
-    samples, counted = evaluation["samples"], evaluation["clips"]
-    if samples > counted + evaluation["bad_samples"]["count"]:
+    samples, counted = evaluation["samples"], evaluation["counted_samples"]
+    bad = len({sample["name"] for sample in evaluation["bad_samples"]["samples"]})
+    if samples > counted + bad:
         lines.append(f"{counted} of the data set's {samples} samples were counted")
     unknown = evaluation["open_set"]
     if unknown["clips"]:
+        clips = _count(unknown["clips"], "clip")
         lines.append(
-            f"{unknown['clips']} clips are of {len(unknown['cities'])} cities that the model does "
-            "not know (open-set): they count at coarser levels only. Of them, right: "
+            f"{clips} {'is' if unknown['clips'] == 1 else 'are'} of "
+            f"{_count(len(unknown['cities']), 'city', 'cities')} that the model does not know "
+            "(open-set), and counted at coarser levels only. Of them, right: "
             + ", ".join(
                 f"{level} {_percent(unknown[level]['top1'])} % of {unknown[level]['clips']}"
                 for level in LEVELS[1:]
@@ -145,6 +155,10 @@ def _notes(evaluation: Record) -> list[str]:
             if bad["count"] > SHOWN_BAD:
                 lines.append(f"  and {bad['count'] - SHOWN_BAD} more, see evaluation.json")
     return lines
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _table(title: str, first: str, others: Sequence[str]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from geotag.footage import clips, container, probe
 from geotag.footage.clips import Sampling, Window, plan_windows, wanted_times
 from geotag.footage.decode import open_video
 from geotag.footage.discover import find_videos
+from geotag.footage.pictures import PictureMaker
 from geotag.types import Clip, FootageError, Policy
 from tests.media import cut, garble, patch_box, read_index, write_video
 
@@ -500,3 +502,52 @@ def test_decoding_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[st
     capfd.readouterr()
     read(garble(path, 0.5, 0.7), 0.0, 2.0, sampling("exact"))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("policy", ["dense", "exact"])
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"x264-params": "keyint=30:bframes=3:b-pyramid=normal:scenecut=0:weightp=0"}),
+        ("libx265", {"x265-params": "keyint=30:bframes=4:b-pyramid=1:scenecut=0:log-level=none"}),
+        ("mpeg4", {"bf": "2"}),
+    ],
+)
+def test_pictures_passed_over_leave_those_that_are_wanted_as_they_are(
+    tmp_path: Path, codec: str, options: dict[str, str], policy: Policy
+) -> None:
+    rng = np.random.default_rng(5)
+    coarse = rng.integers(0, 255, (12, 24, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+
+    def draw(index: int) -> av.VideoFrame:
+        grain = rng.integers(0, 60, (96, 192, 3))
+        moved = np.roll(coarse, (3 * index, 5 * index), axis=(0, 1))[:96, :192]
+        return av.VideoFrame.from_ndarray((moved // 2 + grain).astype(np.uint8), format="rgb24")
+
+    path = write_video(
+        tmp_path / "a.mp4",
+        frames=FRAMES,
+        fps=FPS,
+        size=(192, 96),
+        codec=codec,
+        gop=30,
+        b_frames=3,
+        options=options,
+        draw=draw,
+    )
+    clip = read(path, 0.4, 2.0, sampling(policy))
+    with av.open(str(path)) as opened:
+        whole = [PictureMaker().make(frame, 48, 96, "squash") for frame in opened.decode(video=0)]
+    wanted = [whole[round(time * FPS)] for time in clip.times_s]
+    np.testing.assert_array_equal(clip.frames_THWC, np.stack(wanted))
+    assert (clip.policy, clip.fallback, clip.damaged) == (policy, None, False)
+
+
+def test_a_dense_clip_with_slack_begins_with_the_key_frame_before_it(plain: Path) -> None:
+    with_slack = replace(sampling("dense"), slack_s=0.4)
+    clip = read(plain, 0.73, 2.33, with_slack)  # a key frame every half second
+    assert numbers(clip) == list(range(15, 15 + 8 * 6, 6))
+    assert clip.times_s[0] == pytest.approx(0.5)
+    assert (clip.policy, clip.fallback, clip.damaged) == ("dense", None, False)
+    near = read(plain, 0.73, 2.33, replace(with_slack, slack_s=0.2))  # none is as near as that
+    assert numbers(near)[0] == 22

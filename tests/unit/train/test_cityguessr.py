@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -288,7 +289,26 @@ def test_a_labelled_city_that_is_not_there_is_an_error_unless_asked_otherwise(
         open_cityguessr(tmp_path, "train")
     dataset = open_cityguessr(tmp_path, "train", partial=True)
     assert [entry.name for entry in dataset.entries] == ["Austin_0000"]
-    assert dataset.notes == ("1 cities have no folder in train/ and are left out",)
+    assert dataset.notes == ("1 city has no folder in train/ and is left out",)
+    with pytest.raises(DatasetError, match=rf"'cityguessr:{tmp_path}\?partial'\.$") as caught:
+        open_cityguessr(tmp_path, "train")
+    assert "in all" not in str(caught.value)
+
+
+def test_a_part_of_the_release_may_lack_what_it_is_tested_on(tmp_path: Path) -> None:
+    write_release(tmp_path, ("Austin",), clips=100)
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(DatasetError, match=r"no cities in val/.*\?partial"):
+        open_cityguessr(tmp_path, "test")
+    dataset = open_cityguessr(tmp_path, "test", partial=True)
+    assert len(dataset.entries) == 0
+    assert dataset.notes == ("there are no cities in val/, which the release is tested on",)
+    assert dataset.hierarchy.size("city") == 166
+    blocks = open_cityguessr(tmp_path, "test", splitting="blocks", partial=True)
+    assert blocks.entries[0].name == "Austin_0080"
+    shutil.rmtree(tmp_path / "train")
+    with pytest.raises(DatasetError, match="Give the folder that holds train and val"):
+        open_cityguessr(tmp_path, "train", partial=True)
 
 
 def test_broken_clips_are_bad_samples_that_name_their_file(tmp_path: Path) -> None:
@@ -311,7 +331,7 @@ def test_broken_clips_are_bad_samples_that_name_their_file(tmp_path: Path) -> No
     assert reasons[0] == ""
     assert "Austin_0010: no frames" in reasons[1]
     assert "Austin_0011/3.jpg" in reasons[2]
-    assert "Austin_0012/2.jpg" in reasons[3]
+    assert "Austin_0012/2.jpg cannot be decoded (it is no picture" in reasons[3]
     assert "Austin_0013/1.jpg" in reasons[4]
 
 
@@ -360,6 +380,17 @@ def test_known_source_videos_are_held_out_whole_and_are_the_groups(tmp_path: Pat
         assert groups["train"]
         assert not groups["train"] & groups["val"]
     assert sum(map(len, all_names(tmp_path, splitting="drives").values())) == 61
+
+
+def test_clips_without_a_known_source_are_told_and_not_divided_by_it(tmp_path: Path) -> None:
+    write_release(tmp_path, ("Austin",), clips=2)
+    (tmp_path / "sources.csv").write_text("clip,source\nAustin_0000,a\nAustin_0002,b\n")
+    notes = open_cityguessr(tmp_path, "train").notes
+    assert notes == (
+        "1 of 2 clips are not in sources.csv ('Austin_0001'): each is taken for a video of its own",
+    )
+    with pytest.raises(DatasetError, match=r"1 of 3 clips are not in sources\.csv"):
+        open_cityguessr(tmp_path, "train", splitting="drives")
 
 
 @pytest.mark.parametrize("text", ["clip,source\nA_1,\n", "a,b\n1,2\n", "clip,source\nA,x\nA,y\n"])

@@ -117,6 +117,37 @@ def test_another_way_of_looking_leaves_the_evaluation_of_the_run_alone(run: Path
     assert read(run / "evaluation-rendered-test-2-clips")["clips_per_answer"] == 2
 
 
+def test_a_smaller_evaluation_leaves_that_of_the_run_alone(run: Path) -> None:
+    assert evaluate("--model", run, "--test-clips", "3", "--val-clips", "4")[0] == 0
+    own = (run / "evaluation.json").read_bytes()
+    assert (run / "confusion.png").exists()
+    for words, name in (
+        (("--test-clips", "4"), "evaluation-rendered-test-4-samples"),
+        (("--val-clips", "5"), "evaluation-rendered-test-5-calibrating"),
+    ):
+        assert evaluate("--model", run, *words, "--no-plots")[0] == 0
+        assert (run / "evaluation.json").read_bytes() == own
+        assert read(run / name)["clips"] == int(words[1]) if "test" in words[0] else 3
+    assert evaluate("--model", run, "--no-plots")[0] == 0
+    assert not (run / "confusion.png").exists()
+    assert not (run / "reliability.png").exists()
+
+
+def test_more_samples_than_there_are_is_all_of_them(run: Path, release: Path) -> None:
+    words = ("--model", run, "--data", f"cityguessr:{release}", "--no-plots")
+    assert evaluate(*words)[0] == 0
+    assert evaluate(*words, "--test-clips", "100")[0] == 0
+    assert [path.name for path in run.glob("evaluation-*")] == [
+        "evaluation-cityguessr-CityGuessr68k-test"
+    ]
+
+
+def test_counting_what_calibrated_is_said(run: Path) -> None:
+    code, text = evaluate("--model", run, "--split", "val", "--no-plots")
+    assert code == 0, text
+    assert "the part that is counted here" in text
+
+
 def test_a_model_compared_with_itself_differs_by_nothing(run: Path) -> None:
     code, text = evaluate("--model", run, "--against", run, "--by-drive", "--no-plots")
     assert code == 0, text

@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from tests.clip_datasets import WORLD, Clips, Reader, tree
+from tests.clips import NumberedClips
 from train.config import EvaluatedPolicy
 from train.data.dataset import BadSample, Sample, View
+from train.data.timed import with_frame_s
 from train.errors import DatasetError, TrainError
 from train.evaluation.measure import Candidate, Plan, evaluate, view_of
 from train.evaluation.sets import Task, dataset_task, spread
@@ -192,6 +194,27 @@ def test_footage_with_real_time_is_measured_by_every_policy() -> None:
         ("dense", 0.5, 2),
     ]
     assert found["drives"]["clips"] == 2
+    assert (found["samples"], found["counted_samples"]) == (2, 2)
+    title = "2 samples of four cities, one clip each for 2 ways of sampling"
+    assert title in " ".join(shown(found).split())
+    bad = run(task_of(answered(PARIS, -1, cities=(PARIS, LYON), timed=True)))
+    assert bad["bad_samples"]["count"] == 1  # though two ways of sampling asked for it
+
+
+def test_a_policy_is_measured_on_the_clips_that_say_something_of_it() -> None:
+    abroad = "\n".join(
+        [*WORLD.splitlines()[:1], "Nice,Provence,France,Europe,FR-PAC,FR,EU,43.7,7.3,1"]
+    )
+    clips = answered(PARIS, PARIS, cities=(1, 1), timed=True, places=abroad + "\n")
+    row = run(task_of(clips))["policies"][0]
+    assert (row["city_top1"], row["country_top1"], row["clips"]) == (None, 1.0, 2)
+
+
+def test_stored_frames_are_measured_over_no_more_seconds_than_are_stored() -> None:
+    clips = with_frame_s(NumberedClips(clips=3, frames=20), "0.5")
+    long = EvaluatedPolicy(policy="exact", span_s=8.0)
+    task = dataset_task(clips, None, split="test", view=VIEW, policies=(KEYFRAME, long))
+    assert [policy.span_s for policy in task.policies] == [10.0, 8.0]
 
 
 def test_validation_clips_calibrate_and_are_named() -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,13 +15,19 @@ from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from tests.cityguessr import write_release
+from tests.clips import NumberedClips
 from tests.process import geotag_environ
 from train.build import as_picture, open_sources
 from train.config import TrainConfig, load_preset
 from train.data.clips import rendered_hierarchy, rendered_places_csv
 from train.data.dataset import BadSample, Entry, Sample, View
+from train.data.packing import pack
+from train.data.shard_index import Packing
 from train.data.sources import SOURCES, Source
-from train.errors import DatasetError, TrainError
+from train.errors import DatasetError, ExportError, TrainError
+from train.evaluate import app as evaluate_app
+from train.export import export_bundle
 from train.fit import app, new_run_folder
 from train.loop import Learner
 from train.models.videomae import VideoMAEConfig, VideoMAEEncoder
@@ -87,6 +94,18 @@ def fit(config: TrainConfig, run: Path) -> str:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model.safetensors")
+
+
+SMOKE = ("--preset", "classifiers", "--pretrained", "none", "--size", "tiny", "--steps", "1",
+         "--batch", "4", "--workers", "0", "--device", "cpu")  # fmt: skip
+
+
+def command(*arguments: str | Path) -> tuple[int, str]:
+    """Exit code of train.fit, and what was printed as one line."""
+    result = CliRunner().invoke(app, [*SMOKE, *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, " ".join(result.output.split())
 
 
 @pytest.fixture
@@ -220,10 +239,45 @@ def test_footage_without_scenes_says_how_to_label_it(
     fit(replace(without_scenes, views=1, steps=2), tmp_path / "without")
 
 
+def test_missing_scenes_are_told_before_the_first_step_and_leave_no_folder(
+    tmp_path: Path,
+) -> None:
+    packed = tmp_path / "packed"
+    for split in ("train", "val"):
+        pack(NumberedClips(clips=1), packed, split, Packing(image_px=112))  # it has no scene
+    words = ("--preset", "scenes-soft", "--data", f"shards:{packed}", "--out", tmp_path / "run")
+    code, told = command(*words)
+    assert code == 2
+    assert f"train.scenes --dataset 'shards:{packed}'" in told
+    assert f"--out {packed / 'scenes.safetensors'}" in told
+    assert "--resume" not in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_cities_without_a_clip_are_named(tmp_path: Path, footage: dict[str, Footage]) -> None:
     footage["train"] = Footage(cities=22)
     said = fit(recipe(data="noise:.", texts="names", views=1, steps=1), tmp_path)
     assert "2 of 24 cities have no clip to learn from" in said
+
+
+def test_weights_are_chosen_at_the_finest_level_that_is_learned(
+    tmp_path: Path, footage: dict[str, Footage]
+) -> None:
+    ancestors, cities = Footage.hierarchy.ancestors, range(24)
+    one = next(
+        (city, other)
+        for city in cities
+        for other in cities
+        if ancestors["country"][city] == ancestors["country"][other]
+        and ancestors["state"][city] != ancestors["state"][other]
+    )
+    for part, city in zip(("train", "val"), one, strict=True):
+        footage[part].entries = [replace(entry, city_id=city) for entry in footage[part].entries]
+    said = fit(recipe(data="noise:.", texts="names", views=1, steps=1), tmp_path)
+    assert "no city of noise is trained on: weights are chosen by the country" in said
+    assert "% of countries right on noise" in said
+    facts = json.loads((tmp_path / "checkpoint.json").read_text())["training"]
+    assert 0 <= facts["selected_country_top1"] <= 1
 
 
 def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path) -> None:
@@ -269,12 +323,29 @@ def test_going_on_with_another_dataset_is_refused(
         fit(config, tmp_path)
 
 
+def test_going_on_with_other_frames_of_the_same_clips_is_refused(tmp_path: Path) -> None:
+    for name, frames in (("all", None), ("few", 16)):
+        packing = Packing(image_px=112, frames=frames)
+        for split in ("train", "val"):
+            pack(NumberedClips(clips=6), tmp_path / name, split, packing)
+    shutil.copytree(tmp_path / "all", tmp_path / "moved")
+    run = tmp_path / "run"
+    assert command("--data", f"shards:{tmp_path / 'all'}", "--out", run)[0] == 0
+    found = {}
+    for name in ("few", "moved"):
+        words = ["--resume", str(run), "--data", f"shards:{tmp_path / name}", "--workers", "0"]
+        found[name] = CliRunner().invoke(app, words)
+    assert found["few"].exit_code == 2
+    assert "content of train" in found["few"].output
+    assert found["moved"].exit_code == 0
+
+
 def test_going_on_keeps_the_recipe_and_says_what_may_change(tmp_path: Path) -> None:
     fit(recipe(steps=2, eval_every=0.0), tmp_path)
     result = CliRunner().invoke(
         app, ["--resume", str(tmp_path), "--batch", "8", "--preset", "geotag"]
     )
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     told = " ".join(result.output.split())
     assert "leave out --batch, --preset" in told
     assert "--lr for a run that diverged" in told
@@ -288,6 +359,64 @@ def test_a_run_that_cannot_begin_leaves_its_name_free(
     assert result.exit_code == 2
     assert "nowhere" in result.output
     assert not (tmp_path / "runs/classifiers").exists()
+
+
+@pytest.mark.parametrize("has_empty_folder", [False, True])
+def test_a_missing_test_part_is_told_before_the_first_step(
+    tmp_path: Path, has_empty_folder: bool
+) -> None:
+    root = write_release(tmp_path / "release", ("Malm", "Austin"), clips=4)
+    shutil.rmtree(root / "val")
+    if has_empty_folder:
+        (root / "val").mkdir()
+    code, told = command("--data", f"cityguessr:{root}", "--out", tmp_path / "run")
+    assert code == 2
+    assert "there are no cities in val/" in told
+    assert f"'cityguessr:{root}?partial'" in told
+    assert "Usage" not in told
+    assert "step 1" not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_test_part_is_measured_on_other_footage_and_exported(
+    tmp_path: Path,
+) -> None:
+    root = write_release(tmp_path / "release", ("Malm", "Austin"), clips=4)
+    other = write_release(tmp_path / "other", ("Malm", "Dallas"), clips=2)
+    shutil.rmtree(root / "val")
+    run = tmp_path / "run"
+    code, told = command("--data", f"cityguessr:{root}?partial", "--out", run)
+    assert code == 0, told
+    assert told.index("will not be evaluated") < told.index("not evaluated")
+    elsewhere = f"python -m train.evaluate --model {run} --data KIND:PATH --out {run}"
+    assert elsewhere in told
+    quick = ["--workers", "0", "--no-plots", "--device", "cpu"]
+    result = CliRunner().invoke(evaluate_app, ["--model", str(run), *quick])
+    assert result.exit_code == 2
+    assert elsewhere in " ".join(result.output.split())
+    with pytest.raises(ExportError, match="never evaluated"):
+        export_bundle(run, tmp_path / "bundle")
+    words = [*elsewhere.replace("KIND:PATH", f"cityguessr:{other}").split()[3:], *quick]
+    result = CliRunner().invoke(evaluate_app, words)
+    assert result.exit_code == 0, result.output
+    export_bundle(run, tmp_path / "bundle")
+    assert "2 test clips" in (tmp_path / "bundle/MODEL_CARD.md").read_text()
+
+
+def test_a_packed_dataset_may_have_no_test_part(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        pack(NumberedClips(clips=6), tmp_path / "packed", split, Packing(image_px=112))
+    code, told = command("--data", f"shards:{tmp_path / 'packed'}", "--out", tmp_path / "run")
+    assert code == 0, told
+    assert "holds no clips to test on" in told
+
+
+def test_a_file_where_the_run_would_lie_is_told(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for out in ("taken", "taken/run"):
+        code, told = command("--out", tmp_path / out)
+        assert code == 5
+        assert "taken is a file, no folder" in told
 
 
 @pytest.mark.parametrize("still", ["first", "random"])
@@ -347,5 +476,9 @@ def test_a_run_never_overwrites_another(tmp_path: Path, monkeypatch: pytest.Monk
     assert new_run_folder(None, "demo") == Path("runs/demo")
     (tmp_path / "runs/demo/model.safetensors").touch()
     assert new_run_folder(None, "demo") == Path("runs/demo-2")
-    with pytest.raises(FileExistsError, match="another --out"):
+    with pytest.raises(TrainError, match=r"another --out\.$"):
+        new_run_folder(tmp_path / "runs/demo", "demo")
+    (tmp_path / "runs/demo/last").mkdir()
+    (tmp_path / "runs/demo/last/state.json").touch()
+    with pytest.raises(TrainError, match=r"--resume .*runs/demo$"):
         new_run_folder(tmp_path / "runs/demo", "demo")

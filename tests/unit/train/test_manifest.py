@@ -20,6 +20,7 @@ from geotag.label import COLUMNS as LABEL_COLUMNS
 from geotag.places.gazetteer import read_gazetteer
 from geotag.types import Video
 from tests.media import read_index, write_video
+from train.config import EvaluatedPolicy, load_preset
 from train.data.dataset import Augmentation, BadSample, Sample, SamplingRange, View
 from train.data.manifest import ManifestClips, open_manifest
 from train.data.manifest_rows import COLUMNS, read_rows
@@ -28,6 +29,9 @@ from train.data.shard_index import Packing
 from train.data.shards import open_shards
 from train.data.stretches import draw_clip
 from train.errors import DatasetError
+from train.evaluation.sets import dataset_task
+from train.guards import digest_of
+from train.training import training_facts
 
 FPS = 30
 MUNICH = {
@@ -222,6 +226,32 @@ def test_where_the_nearest_key_frames_lie_outside_the_clip_is_chosen_by_time(
     assert 4.3 * FPS <= min(numbers) < max(numbers) <= 6.7 * FPS
 
 
+def test_what_is_measured_is_named_by_the_spans_that_the_stretches_allow(
+    tmp_path: Path, footage: Path
+) -> None:
+    path = _write(tmp_path / "labels.csv", {}, {"start_s": "10", "end_s": "20"})
+    asked = [("keyframe", 21.0), ("exact", 8.0), ("exact", 21.0), ("exact", 12.0), ("dense", 2.5)]
+    policies = tuple(EvaluatedPolicy(policy=policy, span_s=span_s) for policy, span_s in asked)  # type: ignore[arg-type]
+    view = View(frames=4, image_px=32)
+    with _opened(path, footage) as dataset:
+        task = dataset_task(dataset, None, split="train", view=view, policies=policies)
+        facts = training_facts(load_preset("geotag"), dataset)
+    # Key frames keep half of their allowed distance, 1.25 s, from either end.
+    assert [(policy.policy, policy.span_s) for policy in task.policies] == [
+        ("keyframe", 7.5), ("exact", 8.0), ("exact", 10.0), ("dense", 2.5)
+    ]  # fmt: skip
+    assert tuple(given.policy for given in task.tests) == task.policies
+    assert (facts["sampling"]["min_span_s"], facts["sampling"]["max_span_s"]) == (2.0, 10.0)
+
+
+def test_another_content_under_the_same_names_is_told_apart(tmp_path: Path, footage: Path) -> None:
+    digests = []
+    for number, rows in enumerate(({}, {"end_s": "9"}, {})):
+        with _opened(_write(tmp_path / f"{number}.csv", rows), footage) as dataset:
+            digests.append(digest_of(dataset))
+    assert digests[0] == digests[2] != digests[1]
+
+
 def test_the_same_index_and_seed_give_the_same_clip_and_others_give_others(
     tmp_path: Path, footage: Path
 ) -> None:
@@ -279,6 +309,12 @@ def test_videos_that_cannot_be_read_are_bad_samples(tmp_path: Path, footage: Pat
     for sample, video in zip(read[1:], ("broken", "missing", "cam", "a.mp4"), strict=True):
         assert isinstance(sample, BadSample)
         assert video in sample.reason
+
+
+def test_footage_that_is_not_there_is_told_with_the_word_that_names_it(tmp_path: Path) -> None:
+    path = _write(tmp_path / "labels.csv", {})
+    with pytest.raises(DatasetError, match=rf"'manifest:{path}\?footage=FOLDER'"):
+        open_manifest(path, "train")
 
 
 def test_footage_is_packed_and_read_back(tmp_path: Path, footage: Path) -> None:

@@ -431,6 +431,17 @@ def test_the_command_labels_a_split_and_ends_with_3_when_clips_are_bad(
     assert "allowed are train, val, test" in " ".join(result.output.replace("│", " ").split())
 
 
+@pytest.mark.usefixtures("sources")
+@pytest.mark.parametrize(("device", "said"), [("foo", "cpu, cuda and auto"), ("cuda", "no NVIDIA")])
+def test_a_device_that_is_not_here_is_told(tmp_path: Path, device: str, said: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    words = ["--dataset", "good", "--weights", str(tmp_path / "net"), "--device", device]
+    result = CliRunner().invoke(scenes.app, words)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
 def test_scene_files_are_read_without_torch(tmp_path: Path) -> None:
     import subprocess
 

@@ -22,6 +22,7 @@ import train.data.packing as packing_module
 from tests.cityguessr import write_labels, write_release
 from tests.clips import CITIES, Footage, NumberedClips, frame_numbers
 from train.data.cityguessr import open_cityguessr
+from train.data.clips import RenderedClips
 from train.data.dataset import Augmentation, BadSample, Sample, View
 from train.data.packing import pack
 from train.data.shard_index import Packing
@@ -427,6 +428,41 @@ def test_the_command_packs_rendered_drives_and_checks_them(tmp_path: Path) -> No
     assert "val: 2 clips, every shard as it was packed" in checked.output
     (tmp_path / "packed" / "val-000000.tar").write_bytes(b"")
     assert CliRunner().invoke(app, ["--check", out]).exit_code == 2
+
+
+def test_a_stop_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RenderedClips, "read", stop)
+    words = ["rendered", "--out", str(tmp_path), "--split", "val", "--clips", "1"]
+    ran = CliRunner().invoke(app, [*words, "--workers", "0"])
+    assert ran.exit_code == 130
+    assert "Finished shards are kept; to go on, repeat: python -m train.pack" in ran.output
+
+
+def test_a_split_without_clips_is_told_with_what_that_means(tmp_path: Path) -> None:
+    root = write_release(tmp_path / "release", ("Austin",), clips=2)
+    ran = CliRunner().invoke(
+        app, [f"cityguessr:{root}", "--out", str(tmp_path / "packed"), "--workers", "0"]
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "val: 0 clips in 0 shards" in ran.output
+    told = " ".join(ran.output.split())
+    assert told.count("no confidences calibrated") == 2  # before and after
+
+
+def test_shards_of_an_earlier_packing_are_removed_and_found_by_the_check(packed: Path) -> None:
+    strange = packed / "train-000007.tar"
+    strange.write_bytes(b"")
+    checked = CliRunner().invoke(app, ["--check", str(packed)])
+    assert checked.exit_code == 2
+    assert "does not name train-000007.tar" in checked.output
+    (packed / "train-notes.tar").write_bytes(b"")  # not one of ours
+    pack(NumberedClips(clips=3), packed, "train", SMALL)
+    assert [path.name for path in sorted(packed.glob("*.tar"))] == [
+        "train-000000.tar", "train-notes.tar"
+    ]  # fmt: skip
 
 
 def test_tables_beside_a_dataset_belong_to_it(tmp_path: Path) -> None:

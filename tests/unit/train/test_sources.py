@@ -43,6 +43,8 @@ def test_what_cannot_be_opened_says_what_can(spec: str, told: str) -> None:
 def test_a_splitting_that_a_dataset_does_not_know_is_refused(release: Path) -> None:
     with pytest.raises(DatasetError, match="shards cannot be divided by blocks"):
         open_dataset(f"shards:{release}", "train", splitting="blocks")
+    with pytest.raises(DatasetError, match="'rendered': it cannot be divided by blocks"):
+        open_dataset("rendered", "train", splitting="blocks")
     assert open_dataset(f"cityguessr:{release}?partial", "train", splitting="blocks").entries
 
 

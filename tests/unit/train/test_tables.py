@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from engines.bundle import LEVELS
 from tests.unit.train.test_fit import Footage
 from train import tables
+from train.comparison import Row, pool, read_tables, show_table
 from train.config import load_preset, preset_names
 from train.data.sources import SOURCES, Source
-from train.tables import Row, cell_of, pool, read_tables, recipe, show_table
+from train.errors import TrainError
+from train.tables import cell_of, keep_tables, recipe
 
 
 @pytest.fixture
@@ -123,9 +126,65 @@ def test_a_table_shows_ours_beside_the_published_numbers(console: Console) -> No
     assert json.loads(json.dumps(record))["rows"][0]["ours"]["city"]["value"] == 50.0
 
 
-def test_an_unknown_table_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    from typer.testing import CliRunner
-
-    result = CliRunner().invoke(tables.app, ["nosuch"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "hierarchy"),
+        (
+            ["components", "--mode", "foo"],
+            "without, independent, codependent, trace_only, marginal",
+        ),
+        (["components", "--like", "nosuch"], "there is no preset 'nosuch'"),
+    ],
+)
+def test_a_wrong_word_is_told_at_once_with_those_there_are(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(tables.app, [*arguments, "--out", str(tmp_path / "cells")])
     assert result.exit_code == 2
-    assert "hierarchy" in result.output
+    assert said in " ".join(result.output.split())
+    assert not (tmp_path / "cells").exists()
+
+
+def test_cells_that_could_not_be_measured_are_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {"train": Footage(), "val": Footage(), "test": Footage(clips=0)}
+    monkeypatch.setitem(SOURCES, "noise", Source(open=lambda request: parts[request.split]))
+    monkeypatch.setattr(tables, "train", None)
+    words = ["components", "--like", "demo", "--data", "noise:.", "--out", str(tmp_path)]
+    result = CliRunner().invoke(tables.app, words)
+    assert result.exit_code == 2, result.output
+    assert "it has no clips to test on" in result.output
+
+
+def test_weights_for_non_commercial_use_are_taken_where_that_is_accepted(
+    tmp_path: Path, noise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def train(*_: object, is_accepted: bool, **__: object) -> None:
+        asked.append(is_accepted)
+        raise TrainError("enough")
+
+    monkeypatch.setattr(tables, "train", train)
+    words = ["components", "--like", "demo", "--data", noise, "--out", str(tmp_path)]
+    for more in ([], ["--accept-licence"]):
+        assert CliRunner().invoke(tables.app, [*words, *more]).exit_code == 2
+    assert asked == [False, True]
+
+
+def test_tables_of_earlier_commands_stay_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cells/tables.json"
+    keep_tables({"components": {"title": "one"}, "hierarchy": {"title": "two"}}, path)
+    keep_tables({"hierarchy": {"title": "three"}}, path)
+    found = json.loads(path.read_text())["tables"]
+    assert found == {"components": {"title": "one"}, "hierarchy": {"title": "three"}}
+    path.write_text("[]")
+    with pytest.raises(TrainError, match="Move it away"):
+        keep_tables({}, path)
+
+
+def test_percentages_have_no_digits_that_mean_nothing() -> None:
+    thirds = {"value": 0.1 * 3 - 0.0, "low": 0.29999999999999996, "high": 0.3}
+    assert pool([thirds]).record()["value"] == 30.0

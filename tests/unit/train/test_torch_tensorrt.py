@@ -108,15 +108,19 @@ def test_int8_is_refused_with_the_way_to_it(model: Geolocator) -> None:
         build_plan(model, OUTPUTS, "int8")
 
 
+@pytest.mark.parametrize(
+    ("version", "pair"),
+    [("2.12.1+cpu", "torch-tensorrt 2.12 and TensorRT 10.16"), ("2.6.0", "torch-tensorrt 2.6, on")],
+)
 def test_without_a_gpu_the_pair_that_is_needed_is_named(
-    model: Geolocator, monkeypatch: pytest.MonkeyPatch
+    model: Geolocator, monkeypatch: pytest.MonkeyPatch, version: str, pair: str
 ) -> None:
-    monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
+    monkeypatch.setattr(torch, "__version__", version)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineUnavailableError) as caught:
         build_plan(model, OUTPUTS, "fp16")
-    assert "torch 2.12.1+cpu sees no CUDA GPU here" in str(caught.value)
-    assert "torch-tensorrt 2.12 and TensorRT 10.16" in str(caught.value)
+    assert f"torch {version} sees no CUDA GPU here" in str(caught.value)
+    assert pair in str(caught.value)
 
 
 def test_what_is_not_installed_names_the_extra(
