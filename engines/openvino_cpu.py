@@ -18,6 +18,7 @@ import numpy as np
 
 from engines.base import EngineError, EngineMismatchError, EngineUnavailableError
 from engines.bundle import GRAPHS
+from engines.openvino_core import shared_core
 from engines.openvino_graph import EMBEDDING, divide, shorten_for_bfloat16
 
 if TYPE_CHECKING:
@@ -118,14 +119,14 @@ class OpenvinoEngine:
 
 def _core() -> Any:  # noqa: ANN401 - openvino has no types
     try:
-        import openvino
+        import openvino  # noqa: F401 - what is missing is told even where a core is kept
     except ImportError as exc:
         raise EngineUnavailableError(
             f"starting OpenVINO: {exc}. Install it with `pip install '.[cpu]'` in geotag's "
             "source folder."
         ) from exc
     try:
-        return openvino.Core()
+        return shared_core()
     except RuntimeError as exc:
         raise EngineUnavailableError(f"starting OpenVINO: {exc}.") from exc
 
