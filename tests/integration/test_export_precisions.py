@@ -17,6 +17,7 @@ import pytest
 
 from calibration.quantize import QuantizedState
 from engines.bundle import LEVELS, read_bundle
+from engines.openvino_cpu import OpenvinoEngine
 from geotag.cli import main
 from geotag.places.hierarchy import decode, read_hierarchy
 from geotag.wish import PrecisionWish
@@ -25,6 +26,7 @@ from tests.lowered import (
     CITIES,
     CLASSES,
     TINY,
+    assert_near,
     calibration_set,
     clips_of,
     draw,
@@ -33,6 +35,7 @@ from tests.lowered import (
     tell_apart,
 )
 from tests.media import write_video
+from tests.tolerances import FP16_GRAPH
 from train import export as exporting
 from train import precisions, smaller
 from train.checkpoint import save_checkpoint
@@ -560,7 +563,10 @@ def test_a_latency_is_measured_once_for_each_machine(
 
 
 @pytest.mark.usefixtures("in_memory")
-def test_files_that_take_float16_pixels_are_written(trained: Path, work: Path) -> None:
+def test_files_that_take_float16_pixels_are_written(
+    trained: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smaller, "latencies_ms", latencies_ms)
     flags = ("--precision", "int8", "--trt-pixels", "float16", "--trt-weights", "qdq", "--force")
     assert export(trained, work / "bundle", *flags) == 0
     for name in ("model.fp16.onnx", "model.int8.fp16.onnx"):
@@ -568,6 +574,10 @@ def test_files_that_take_float16_pixels_are_written(trained: Path, work: Path) -
         assert port.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
     (port,) = onnx.load(work / "bundle" / "model.int8.onnx").graph.input
     assert port.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    clips = clips_of(TINY, 2)
+    found = OpenvinoEngine(read_bundle(work / "bundle"), threads=1, precision="fp16").infer(clips)
+    wanted = run(onnx.load(work / "bundle" / "model.onnx").graph, clips)
+    assert_near(found, wanted, FP16_GRAPH)
 
 
 # --- whatever goes wrong, no half bundle ---
