@@ -11,10 +11,10 @@ from engines.base import EngineUnavailableError
 def shared_core() -> Any:  # noqa: ANN401 - openvino has no types
     """The Core that everything here compiles with; it lives as long as the process.
 
-    OpenVINO 2026.4 gives the thread that loads its CPU plugin a stack of its own for signals, and
-    frees it when the last Core and the last network are gone, in whatever thread that happens. The
-    first thread keeps the address, and the next signal that Python handles ends the process
-    (SIGSEGV). A plugin that is never unloaded frees nothing.
+    On a processor with AMX each Core of OpenVINO 2026.4 brings a stack for signals, and puts back
+    the one that it found when it goes. Of two that go in the order in which they came, or of one
+    that goes in another thread, an address stays behind whose memory is gone: the next signal that
+    Python handles (Ctrl-C, the end of a child) ends the process. One that stays frees nothing.
 
     Raises:
         EngineUnavailableError: OpenVINO is not installed or does not start here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,10 @@ def model_of(graph: onnx.GraphProto, opset: int = 20) -> onnx.ModelProto:
 
 def run(graph: onnx.GraphProto, clips_NTHWC: NDArray[Any]) -> Scores:
     """Every output, from ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a second thread waits, where there is little to do
     session = onnxruntime.InferenceSession(
-        model_of(graph).SerializeToString(), providers=["CPUExecutionProvider"]
+        model_of(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     names = [port.name for port in graph.output]
     return dict(zip(names, session.run(names, {"clip": clips_NTHWC}), strict=True))
@@ -124,6 +127,15 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
 
 def kinds_of(graph: onnx.GraphProto) -> list[str]:
     return [node.op_type for node in graph.node]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one core: many small products wait longer for a busy second than they take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def assert_near(found: Scores, wanted: Scores, share: float) -> None:

@@ -18,16 +18,29 @@ import pytest
 from calibration.quantize import QuantizedState
 from engines.bundle import LEVELS, read_bundle
 from geotag.cli import main
+from geotag.places.hierarchy import decode, read_hierarchy
+from geotag.wish import PrecisionWish
 from tests.fakes import write_colour_video
-from tests.lowered import CITIES, CLASSES, TINY, calibration_set, clips_of, draw, run, tell_apart
+from tests.lowered import (
+    CITIES,
+    CLASSES,
+    TINY,
+    calibration_set,
+    clips_of,
+    draw,
+    one_thread,
+    run,
+    tell_apart,
+)
 from tests.media import write_video
 from train import export as exporting
 from train import precisions, smaller
 from train.checkpoint import save_checkpoint
 from train.latency import latencies_ms
+from train.onnx_graph import build_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -58,6 +71,12 @@ EVALUATION = {
     "calibration": {},
     "command": "python -m train.fit --preset tiny",
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 def _places() -> str:
@@ -114,19 +133,14 @@ def work(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clips that need no reading; labels are what float32 says."""
-    clips = clips_of(TINY, 32, seed=5)
+def in_memory(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips that need no reading; labels are what float32 says, which is right about all then."""
     model = draw(TINY)
     tell_apart(model)
-    cities = run(exporting_graph(model), clips)["city"].argmax(axis=1)
-    give_clips(monkeypatch, cities)
-
-
-def exporting_graph(model: Any) -> onnx.GraphProto:  # noqa: ANN401
-    from train.onnx_graph import build_graph
-
-    return build_graph(model)
+    scores = run(build_graph(model), clips_of(TINY, 32, seed=5))
+    hierarchy = read_hierarchy(trained / "places.csv")
+    found = decode({level: scores[level] for level in LEVELS}, hierarchy, "codependent")
+    give_clips(monkeypatch, found.labels["city"])
 
 
 def give_clips(monkeypatch: pytest.MonkeyPatch, cities: NDArray[np.intp] | None) -> None:
@@ -175,9 +189,7 @@ def exported(
     return report.path, str(report)
 
 
-def _wish(footage: Path) -> Any:  # noqa: ANN401
-    from geotag.wish import PrecisionWish
-
+def _wish(footage: Path) -> PrecisionWish:
     return PrecisionWish(
         precision="int8",
         calib=str(footage),
@@ -286,7 +298,7 @@ def test_a_bundle_of_before_still_reads_and_has_float32_alone(
     asked = ["scan", str(tmp_path / "card"), "-b", str(work / "bundle"), "--precision", "int8"]
     capsys.readouterr()
     assert main([*asked, "-o", str(tmp_path / "tags.csv")]) == 6
-    assert "in int8: it has fp32. Choose one of these" in said(capsys)
+    assert "in int8: the bundle has no graph of int8" in said(capsys)
 
 
 # --- usage ---
@@ -307,7 +319,10 @@ def test_a_bundle_of_before_still_reads_and_has_float32_alone(
         ),
         (["--precision", "int8", "--max-drop", "-1"], "--max-drop"),
         (["--precision", "int8", "--calib-clips", "many"], "--calib-clips"),
-        (["--precision", "int8", "--calib", "nowhere"], "nowhere: there is no such file or folder"),
+        (
+            ["--precision", "int8", "--calib", "nowhere"],
+            "nowhere': there is no such file or folder",
+        ),
         (["--precision", "int8", "--calib", "FOOTAGE", "--calib-clips", "8"], "taking 8 clips to"),
         (["--precision", "int8", "--calib", "FOOTAGE", "--gate-clips", "31"], "taking 31 clips to"),
         (["--precision", "int8", "--calib", "EMPTY"], "there are none to use"),

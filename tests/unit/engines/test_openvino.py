@@ -149,6 +149,23 @@ def test_neither_importing_nor_running_loads_a_training_library(onnx_bundle: Pat
     assert done.stdout.strip() == "[]"
 
 
+def test_a_signal_after_engines_were_closed_in_turn_is_handled(onnx_bundle: Path) -> None:
+    """OpenVINO leaves a signal stack behind that may be gone, on processors with AMX."""
+    program = (
+        "import gc, os, signal; from pathlib import Path;"
+        "from engines.bundle import read_bundle; from engines.openvino_cpu import OpenvinoEngine;"
+        f"bundle = read_bundle(Path({str(onnx_bundle)!r}));"
+        "engines = [OpenvinoEngine(bundle, threads=1) for _ in range(3)];"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'));"
+        "[(engines.pop(0).close(), gc.collect()) for _ in range(3)];"
+        "os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "handled\n"
+
+
 def test_nothing_is_written_beside_the_model(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model", onnx=True)
     before = sorted(path.name for path in bundle.path.iterdir())

@@ -33,6 +33,7 @@ from tests.lowered import (
     fake_quantized,
     kinds_of,
     model_of,
+    one_thread,
     run,
     tell_apart,
     torch_scores,
@@ -50,6 +51,7 @@ from train.onnx_graph import build_graph, write_graph
 from train.precisions import Lowered, lower
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -60,6 +62,12 @@ if TYPE_CHECKING:
     from train.models.videomae import VideoMAEConfig
 
 QUIET = Console(quiet=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @dataclass(frozen=True)
