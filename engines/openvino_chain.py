@@ -49,7 +49,6 @@ def open_chain(
         EngineUnavailableError: OpenVINO is not here.
         EngineError: it does not compile the network.
     """
-    _import()
     try:
         core = shared_core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,24 +1,39 @@
-"""The one `openvino.Core` of a process."""
+"""OpenVINO's one Core of a process."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
+from engines.base import EngineUnavailableError
 
-@functools.cache
+
 def shared_core() -> Any:  # noqa: ANN401 - openvino has no types
-    """Open OpenVINO once, and keep it to the end.
+    """The Core that everything here compiles with; it lives as long as the process.
 
-    On a processor with AMX each `Core` of OpenVINO 2026.4 that goes puts back the signal stack that
-    it found when it came. Of two that go in the order in which they came, the second puts back that
-    of the first, whose memory is gone by then: the next signal that Python handles (Ctrl-C, the end
-    of a child) ends the process.
+    On a processor with AMX each Core of OpenVINO 2026.4 brings a stack for signals, and puts back
+    the one that it found when it goes. Of two that go in the order in which they came, or of one
+    that goes in another thread, an address stays behind whose memory is gone: the next signal that
+    Python handles (Ctrl-C, the end of a child) ends the process. One that stays frees nothing.
 
     Raises:
-        ImportError: it is not installed.
-        RuntimeError: it does not start here.
+        EngineUnavailableError: OpenVINO is not installed or does not start here.
     """
+    try:
+        import openvino  # noqa: F401 - here, so that a missing one is told in every case
+    except ImportError as exc:
+        raise EngineUnavailableError(
+            f"starting OpenVINO: {exc}. Install it with `pip install '.[cpu]'` in geotag's "
+            "source folder."
+        ) from exc
+    try:
+        return _core()
+    except RuntimeError as exc:
+        raise EngineUnavailableError(f"starting OpenVINO: {exc}.") from exc
+
+
+@functools.cache
+def _core() -> Any:  # noqa: ANN401
     import openvino
 
     return openvino.Core()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.base import EngineError, EngineMismatchError, EngineUnavailableError
+from engines.base import EngineError, EngineMismatchError
 from engines.bundle import GRAPHS
 from engines.openvino_core import shared_core
 from engines.openvino_graph import EMBEDDING, divide, shorten_for_bfloat16, take_bytes
@@ -62,7 +62,7 @@ class OpenvinoEngine:
         bundle.need(precision)
         self._manifest = bundle.manifest
         self._label = bundle.label
-        core = _core()
+        core = shared_core()
         path = bundle.file(GRAPHS[precision])
         self.name = f"openvino-cpu-{precision}"
         if precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -115,20 +115,6 @@ class OpenvinoEngine:
                 f"running {self._label}: it takes uint8 [N, {', '.join(map(str, expected))}], "
                 f"was given {clips_NTHWC.dtype} {list(clips_NTHWC.shape)}"
             )
-
-
-def _core() -> Any:  # noqa: ANN401 - openvino has no types
-    try:
-        import openvino  # noqa: F401 - what is missing is told even where a core is kept
-    except ImportError as exc:
-        raise EngineUnavailableError(
-            f"starting OpenVINO: {exc}. Install it with `pip install '.[cpu]'` in geotag's "
-            "source folder."
-        ) from exc
-    try:
-        return shared_core()
-    except RuntimeError as exc:
-        raise EngineUnavailableError(f"starting OpenVINO: {exc}.") from exc
 
 
 def _compile(

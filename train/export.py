@@ -243,6 +243,7 @@ def bundle_aside(out: Path, *, doing: str) -> Iterator[Path]:
         OutputError: it cannot be written.
     """
     aside = out.with_name(f".{out.name}.{os.getpid()}.new")
+    made = [folder for folder in out.parents if not folder.exists()]
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -256,6 +257,9 @@ def bundle_aside(out: Path, *, doing: str) -> Iterator[Path]:
         raise KeyboardInterrupt(f"interrupted: no bundle was written to {out}.") from exc
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what was made for it, and holds something now, stays
+            for folder in made:
+                folder.rmdir()
 
 
 def _scores(model: Geolocator, clips_NTHWC: NDArray[np.uint8]) -> Scores:
