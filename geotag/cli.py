@@ -99,7 +99,7 @@ def _guard(work: Callable[[], int], console: Console) -> int:
         console.error(str(exc))
         return EXIT_ENGINE
     except KeyboardInterrupt as exc:
-        console.error(str(exc) or "interrupted before any tag was written.")
+        console.error(str(exc) or "interrupted before anything was written.")
         return EXIT_INTERRUPTED
     except Exception:  # noqa: BLE001 - the last stop: a bug of ours, shown whole
         console.error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -161,7 +162,12 @@ def _one_of(flag: str, given: str, allowed: tuple[Any, ...]) -> str:
 
 
 def _check(wish: PrecisionWish) -> None:
-    """Refuse flags that would do nothing."""
+    """Refuse flags that would do nothing, and a tolerance that nothing is compared with."""
+    if not math.isfinite(wish.max_drop):
+        raise typer.BadParameter(
+            "--max-drop takes points of city accuracy, such as 0.5. To ship a model whatever it "
+            "loses, use --force."
+        )
     if wish.precision != "int8" and (wish.skipped or wish.own_graph):
         raise typer.BadParameter("--int8-skip and --int8-onnx belong to --precision int8.")
     if wish.skipped and wish.own_graph:

@@ -3,8 +3,8 @@
 What a form lacks raises AttributeError, a wrong call raises TypeError, as the bindings do. Networks
 are really computed, by ONNX Runtime, from the memory that the addresses point to.
 
-Recorded from the bindings of the release tags v10.3.0 and v11.1 of NVIDIA/TensorRT, and from
-tensorrt_rtx 1.7.1; constants that nothing here reads are left out.
+What 10.3 and 11.4 have is from NVIDIA's documentation of those versions, for neither runs without a
+GPU; what RTX has, from tensorrt_rtx 1.7.1 itself. Constants that nothing here reads are left out.
 """
 
 # Bindings are not typed, their logger is not Python's, and a library prints what it likes.

@@ -497,7 +497,7 @@ def test_an_interrupt_before_the_first_video_leaves_the_old_result(
     Path("tags.geojson").write_text("old", encoding="utf-8")
     code = main(["scan", str(good_card), "-b", str(bundle.path)], open_engine=open_engine)
     assert code == 130
-    assert capsys.readouterr().err == "error: interrupted before any tag was written.\n"
+    assert capsys.readouterr().err == "error: interrupted before anything was written.\n"
     assert names_here() == ["tags.geojson"]
 
 

@@ -174,6 +174,7 @@ def test_files_that_take_float16_pixels_are_written(
             "--int8-skip and --int8-onnx exclude each other.",
         ),
         (["--precision", "int8", "--max-drop", "-1"], "--max-drop"),
+        (["--precision", "int8", "--max-drop", "nan"], "--max-drop takes points"),
         (["--precision", "int8", "--calib-clips", "many"], "--calib-clips"),
         (
             ["--precision", "int8", "--calib", "nowhere"],
