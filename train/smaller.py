@@ -21,7 +21,7 @@ from train.calibration_clips import open_calibration
 from train.config import SamplingRange
 from train.judging import judge_precisions, open_runtime, sensitivity
 from train.latency import latencies_ms
-from train.precisions import lower, write_int8
+from train.precisions import check_wish, lower, write_int8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from geotag.wish import PrecisionWish
     from train.calibration_clips import CalibrationSet
     from train.judging import Judged
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
     from train.precisions import Lowered
 
 LISTING = "calibration.csv"
@@ -54,7 +54,7 @@ class Smaller:
 
 
 def make_smaller(
-    model: Geolocator,
+    model: GeoModel,
     draft: Bundle,
     facts: Mapping[str, Any],
     wish: PrecisionWish,
@@ -75,6 +75,7 @@ def make_smaller(
         GateError: it lost too much, and shipping it was not forced.
         EngineError: a graph does not run.
     """
+    check_wish(model, wish)
     clips = _clips(draft, facts, wish, console)
     lowered = lower(model, draft.path, wish, clips, console=console)
     (draft.path / LISTING).write_text(clips.listing, encoding="utf-8", newline="\n")
