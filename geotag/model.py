@@ -57,6 +57,8 @@ class Model:
             width_px=spec.width_px,
             max_keyframe_gap_s=bundle.manifest.sampling.max_keyframe_gap_s,
             resize=spec.resize,
+            # Windows lie at least half a span apart, and stay apart.
+            slack_s=0.4 * self.choice.span_s,
         )
         self.ran = Ran(engine=choice.name, bundle=bundle.label, agree=compare_with(hierarchy))
 

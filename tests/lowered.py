@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from onnx import helper, numpy_helper
 
 from calibration.ranges import observe
 from calibration.recipe import quantize_model
+from train.calibration_clips import CalibrationSet
 from train.models.geolocator import PLAIN, Geolocator
 from train.models.videomae import VideoMAEConfig
 from train.onnx_graph import IR_VERSION, build_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -74,13 +76,13 @@ def tell_apart(model: Geolocator) -> None:
         model.heads["city"].bias.copy_(-(apart_KD @ mean_D))
 
 
-def observed(model: Geolocator, count: int = 32, *, rows: int = 512) -> Observed:
+def observed(model: Geolocator, count: int = 256, *, rows: int = 512) -> Observed:
     return observe(
         model, model.families(), batches(clips_of(model.config, count)), clips=count, rows=rows
     )
 
 
-def batches(clips_NTHWC: NDArray[np.uint8], size: int = 4) -> Iterator[NDArray[np.uint8]]:
+def batches(clips_NTHWC: NDArray[np.uint8], size: int = 16) -> Iterator[NDArray[np.uint8]]:
     for start in range(0, len(clips_NTHWC), size):
         yield clips_NTHWC[start : start + size]
 
@@ -130,3 +132,49 @@ def assert_near(found: Scores, wanted: Scores, share: float) -> None:
     for name, values in wanted.items():
         off = float(np.abs(found[name] - values).max() / np.abs(values).max())
         assert off <= share, f"{name}: {off:.2e}"
+
+
+def fake_quantized(held: Quantized[Geolocator]) -> Geolocator:
+    """The int8 network in torch, in floats: tensors and weights rounded to what int8 stands for."""
+    linears = {name for family in held.state.families.values() for name in family.linears}
+    model = held.corrected(linears)
+    modules = dict(model.named_modules())
+    for family in held.state.families.values():
+        for name, weight in family.linears.items():
+            linear = modules[f"encoder.{name}"]
+            with torch.no_grad():
+                linear.weight.copy_(torch.from_numpy(weight.weight_IO * weight.scales_O).T)
+            linear.register_forward_pre_hook(_rounding(family.scale))
+    return model
+
+
+def _rounding(scale: float) -> Callable[[torch.nn.Module, tuple[torch.Tensor]], torch.Tensor]:
+    def rounded(_: torch.nn.Module, given: tuple[torch.Tensor]) -> torch.Tensor:
+        return (given[0] / scale).round().clamp(-128, 127) * scale
+
+    return rounded
+
+
+@dataclass(frozen=True)
+class Batch:
+    clips_NTHWC: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Stands for `train.clip_pools.ClipPool`: clips that are in memory already."""
+
+    clips_NTHWC: NDArray[np.uint8]
+
+    @property
+    def count(self) -> int:
+        return len(self.clips_NTHWC)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        return map(Batch, batches(self.clips_NTHWC, size))
+
+
+def calibration_set(config: VideoMAEConfig, count: int) -> CalibrationSet:
+    """What calibrates, in memory; nothing is held out."""
+    pool: Any = Pool(clips_of(config, count))
+    return CalibrationSet(calibration=pool, held_out=pool, source="made", notes=(), listing="")

@@ -281,9 +281,14 @@ def check_target(out: Path, *, overwrite: bool) -> None:
 def _move_into_place(aside: Path, out: Path) -> None:
     """Put the finished folder at `out`; an older one is kept until the new one is there."""
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        out.replace(old)
-    aside.replace(out)
+    try:
+        if out.exists():
+            out.replace(old)
+        aside.replace(out)
+    except BaseException:  # an interrupt between the two, too
+        if old.exists() and not out.exists():
+            old.replace(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

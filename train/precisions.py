@@ -58,20 +58,6 @@ class Lowered:
     notes: tuple[str, ...]
 
 
-def check_wish(model: GeoModel, wish: PrecisionWish) -> None:
-    """Refuse int8 for a kind of network that has none.
-
-    Raises:
-        CalibrationError: it was asked for, and no graph was brought that has it.
-    """
-    if wish.precision == "int8" and wish.own_graph is None and not model.families():
-        raise CalibrationError(
-            f"making the int8 model: {find_kind(model.kind).title} has no int8, its layers are not "
-            "named for it. Export it with --precision fp16 or fp32, or give a quantized graph with "
-            "--int8-onnx."
-        )
-
-
 def lower(
     model: GeoModel,
     folder: Path,
@@ -94,9 +80,7 @@ def lower(
             footage that cannot be read any more.
         DialectError: a graph that somebody brings is outside the dialect.
     """
-    # Before minutes of calibration: a misspelt layer, or a graph that will not do.
-    named = _named(model, wish.skipped)
-    brought = None if wish.own_graph is None else _brought(wish.own_graph, model)
+    named, brought = check_wish(model, wish)
     observed = _observe(model, clips.calibration, console)
     notes = []
     too_large = observed.too_large()
@@ -132,6 +116,28 @@ def lower(
         skipped=skipped,
         notes=tuple(notes),
     )
+
+
+def check_wish(
+    model: GeoModel, wish: PrecisionWish
+) -> tuple[tuple[str, ...], onnx.ModelProto | None]:
+    """What a wish names: families to skip one by one, and the graph that somebody brings.
+
+    Cheap, to be asked before minutes of looking at clips.
+
+    Raises:
+        CalibrationError: a layer to skip that is not there, or int8 of a kind that has none.
+        DialectError: a graph that will not do.
+    """
+    needs_families = wish.precision == "int8" and wish.own_graph is None
+    if (needs_families or wish.skipped) and not model.families():
+        raise CalibrationError(
+            f"making the int8 model: {find_kind(model.kind).title} has no int8, its layers are not "
+            "named for it. Export it with --precision fp16 or fp32, or give a quantized graph with "
+            "--int8-onnx."
+        )
+    brought = None if wish.own_graph is None else _brought(wish.own_graph, model)
+    return _named(model, wish.skipped), brought
 
 
 def write_int8(
@@ -248,6 +254,15 @@ def _brought(path: Path, model: GeoModel) -> onnx.ModelProto:
             f"taking {path}: its input is not uint8. Quantize the model.onnx that geotag export "
             "writes."
         )
+    config = model.config
+    sizes = [config.frames, config.image_px, config.image_px, 3]
+    axes = clip.shape.dim
+    if axes[0].dim_value or [axis.dim_value for axis in axes[1:]] != sizes:
+        shape = ", ".join(str(axis.dim_value or axis.dim_param or "?") for axis in axes)
+        raise DialectError(
+            f"taking {path}: its clip is [{shape}], that of the checkpoint is "
+            f"[N, {', '.join(map(str, sizes))}]. Quantize the model.onnx that geotag export writes."
+        )
     return found
 
 
@@ -257,8 +272,7 @@ def _write_brought(
     write_graph(graph, folder / GRAPHS["int8"])
     if not has_half:
         return
-    named = onnx.GraphProto()
-    named.CopyFrom(graph)
+    named = _without_constant_nodes(graph)
     starts = []
     for number, node in enumerate(named.node):
         node.name = node.name or f"{node.op_type}.{number}"
@@ -267,6 +281,23 @@ def _write_brought(
     try:
         half = halve_graph(named, float32_from=starts, pixels=wish.pixels)
         write_graph(half, folder / TENSORRT_GRAPHS["int8"])
-    except (CalibrationError, onnx.checker.ValidationError) as exc:
+    except (
+        CalibrationError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as exc:
         (folder / TENSORRT_GRAPHS["int8"]).unlink(missing_ok=True)
         notes.append(f"no int8 file for TensorRT was made of {wish.own_graph}: {exc}")
+
+
+def _without_constant_nodes(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """The same with constants as initialisers, which is where their type can be changed."""
+    nodes, constants = [], list(graph.initializer)
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants.append(onnx.TensorProto())
+            constants[-1].CopyFrom(node.attribute[0].t)
+            constants[-1].name = node.output[0]
+        else:
+            nodes.append(node)
+    return onnx.helper.make_graph(nodes, graph.name, graph.input, graph.output, constants)

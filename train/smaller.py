@@ -7,12 +7,11 @@ import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress
 
-from calibration.gate import LEAST_AGREEMENT, refuse
+from calibration.gate import LEAST_AGREEMENT, MAX_DROP, refuse
 from engines.bundle import GRAPHS, LEVELS, Bundle, FileRecord, describe_file
 from engines.choose import usable_cores
 from engines.plans import cache_folder
@@ -21,6 +20,7 @@ from train.calibration_clips import open_calibration
 from train.config import SamplingRange
 from train.judging import judge_precisions, open_runtime, sensitivity
 from train.latency import latencies_ms
+from train.plain_facts import plain_command
 from train.precisions import check_wish, lower, write_int8
 
 if TYPE_CHECKING:
@@ -197,14 +197,17 @@ def _command(wish: PrecisionWish) -> str:
     """What makes it again, but for folders of this machine and for where it is written."""
     words = ["geotag", "export", "--precision", wish.precision]
     if wish.calib is not None:
-        kind, colon, path = wish.calib.rpartition(":")
-        words += ["--calib", f"{kind}{colon}{PurePath(path).name}"]
+        words += ["--calib", wish.calib]
     words += ["--calib-clips", str(wish.calib_clips), "--gate-clips", str(wish.judged_clips)]
+    if wish.max_drop != MAX_DROP:
+        words += ["--max-drop", f"{100 * wish.max_drop:g}"]
+    if wish.force:
+        words += ["--force"]
     for name in wish.skipped:
         words += ["--int8-skip", name]
     if wish.own_graph is not None:
-        words += ["--int8-onnx", wish.own_graph.name]
-    return shlex.join(words)
+        words += ["--int8-onnx", str(wish.own_graph)]
+    return plain_command(shlex.join(words))
 
 
 def _table(bundle: Bundle, judged: Judged, latency: Mapping[Precision, float]) -> list[str]:

@@ -31,6 +31,9 @@ class Sampling:
     max_keyframe_gap_s: float
     """Key frames further apart than this make a `keyframe` clip fall back to `exact`."""
     resize: Resize = "squash"
+    slack_s: float = 0.0
+    """How much earlier a `dense` clip may begin than asked, so that it begins with a key frame:
+    what lies between the two is decoded for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

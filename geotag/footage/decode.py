@@ -146,12 +146,13 @@ class VideoReader:
         """Read the frames of a window by the policy of a sampling.
 
         `dense` takes every n-th frame from the first one at or after the start, n from the span
-        and the frame rate. `exact` takes the frames nearest to evenly spaced times. `keyframe`
-        takes the key frames nearest to those times and decodes nothing else; they must be close
-        enough, and at least half as many as the clip has frames. A clip that cannot be had by its
-        policy is an `exact` one, and `Clip.fallback` says why. What is missing
-        (the video is shorter, cut off or damaged) is made up for by spreading the clip over what
-        there is; frames repeat where there are too few.
+        and the frame rate; where the sampling has slack, the start may be an earlier key frame.
+        `exact` takes the frames nearest to evenly spaced times. `keyframe` takes the key frames
+        nearest to those times and decodes nothing else; they must be close enough, and at least
+        half as many as the clip has frames. A clip that cannot be had by its policy is an `exact`
+        one, and `Clip.fallback` says why. What is missing (the video is shorter, cut off or
+        damaged) is made up for by spreading the clip over what there is; frames repeat where there
+        are too few.
 
         Raises:
             FootageError: stage "decode"; no frame decodes, or fewer than two different ones.
@@ -181,6 +182,7 @@ class VideoReader:
         fps = self.facts.fps
         if fps is None or not self._has_steady_rate:
             return None, _UNSTEADY_RATE
+        window = self._from_key_frame(window, sampling.slack_s)
         stride = clips.dense_stride(window, sampling.frames, fps, self.facts.duration_s)
         count = stride * (sampling.frames - 1) + 1
         # Cameras drop frames now and then: looked for in somewhat more time than they should take.
@@ -201,6 +203,19 @@ class VideoReader:
         if not set(ticks_T.tolist()) <= by_tick.keys():
             return None, None
         return self._clip(_Pictures(ticks_T, by_tick, self._is_damaged), "dense"), None
+
+    def _from_key_frame(self, window: Window, slack_s: float) -> Window:
+        """The window moved back to the last key frame before it, if that is near and known."""
+        if not slack_s or not self._source.has_key_table:
+            return window
+        times_s = self._times_s(
+            np.array(self._source.key_ticks(window.start_s, window.end_s), np.int64)
+        )
+        before_s = times_s[(times_s <= window.start_s) & (times_s >= window.start_s - slack_s)]
+        if not len(before_s):
+            return window
+        back_s = window.start_s - float(before_s.max())
+        return Window(start_s=window.start_s - back_s, end_s=window.end_s - back_s)
 
     # keyframe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -540,3 +541,13 @@ def test_pictures_passed_over_leave_those_that_are_wanted_as_they_are(
     wanted = [whole[round(time * FPS)] for time in clip.times_s]
     np.testing.assert_array_equal(clip.frames_THWC, np.stack(wanted))
     assert (clip.policy, clip.fallback, clip.damaged) == (policy, None, False)
+
+
+def test_a_dense_clip_with_slack_begins_with_the_key_frame_before_it(plain: Path) -> None:
+    with_slack = replace(sampling("dense"), slack_s=0.4)
+    clip = read(plain, 0.73, 2.33, with_slack)  # a key frame every half second
+    assert numbers(clip) == list(range(15, 15 + 8 * 6, 6))
+    assert clip.times_s[0] == pytest.approx(0.5)
+    assert (clip.policy, clip.fallback, clip.damaged) == ("dense", None, False)
+    near = read(plain, 0.73, 2.33, replace(with_slack, slack_s=0.2))  # none is as near as that
+    assert numbers(near)[0] == 22
