@@ -44,7 +44,7 @@ class ModelConfig:
     """One of `train.models.kinds.KINDS`."""
     size: str
     """One of the kind's: `tiny`, `small` or `base` of VideoMAE."""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
     """What else of the size's shape is changed, by the names of the kind's shape. In a preset they
     stand among the others."""
     scene: SceneHead = "attention"
@@ -239,6 +239,12 @@ def change_config(config: TrainConfig, **changes: object) -> TrainConfig:
     if "model" in parts:
         own = {entry.name for entry in fields(ModelConfig)}
         options = {key: parts["model"].pop(key) for key in list(parts["model"]) if key not in own}
+        known = shape_names(str(parts["model"].get("kind", config.model.kind)))
+        if unknown := sorted(set(options) - set(known)):
+            raise ValueError(
+                f"changing the preset {config.preset}: model has no {unknown}; there are "
+                f"{sorted({*own, *known})}"
+            )
         parts["model"]["options"] = {**config.model.options, **options}
     try:
         changed = {part: replace(getattr(config, part), **parts[part]) for part in parts}
