@@ -117,7 +117,11 @@ def read_graph(path: Path) -> onnx.ModelProto:
     """
     try:
         model = onnx.load(path)
+        if found := list(_opset(model)):  # the checker would speak of operations it does not know
+            raise DialectError(f"reading {path}: {found[0]}. Export or convert it again.")
         onnx.checker.check_model(model, full_check=True)
+    except DialectError:
+        raise
     except OSError as exc:
         raise DialectError(f"reading {path}: {exc}. Give an ONNX file.") from exc
     except Exception as exc:  # protobuf's DecodeError has no public home; the checker has its own

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from engines.base import EngineUnavailableError
 from engines.bundle import GRAPHS
+from engines.openvino_core import shared_core
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,17 +42,13 @@ def count_macs(path: Path, *, clip_shape: tuple[int, ...]) -> int | None:
     is None too.
     """
     try:
-        import openvino
-    except ImportError:
-        return None
-    try:
-        model = openvino.Core().read_model(path)
+        model = shared_core().read_model(path)
         model.reshape({model.inputs[0]: [1, *clip_shape]})
         kinds = {op.get_type_name() for op in model.get_ops()}
         if kinds & _UNCOUNTED:
             return None
         return sum(_macs_of(op) for op in model.get_ops())
-    except RuntimeError:
+    except (RuntimeError, EngineUnavailableError):
         return None
 
 

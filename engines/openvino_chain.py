@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.base import EngineError, EngineReport, EngineUnavailableError
 from engines.matmuls import INPUT, Chain
+from engines.openvino_core import shared_core
 from engines.probes import check_chain
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def probe() -> EngineReport:
     chain = Chain(rows=8, width=64, layers=1)
     try:
         check_chain(chain, open_chain(chain, threads=1))
-        core = openvino.Core()
+        core = shared_core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
     except (EngineError, RuntimeError) as exc:
@@ -48,9 +49,8 @@ def open_chain(
         EngineUnavailableError: OpenVINO is not here.
         EngineError: it does not compile the network.
     """
-    openvino = _import()
     try:
-        core = openvino.Core()
+        core = shared_core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         is_narrow = chain.precision == "int8" and "BF16" in able  # as OpenvinoEngine has it
         settings = {

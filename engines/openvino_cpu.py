@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.base import EngineError, EngineMismatchError, EngineUnavailableError
+from engines.base import EngineError, EngineMismatchError
 from engines.bundle import GRAPHS
+from engines.openvino_core import shared_core
 from engines.openvino_graph import EMBEDDING, divide, shorten_for_bfloat16
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class OpenvinoEngine:
         bundle.need(precision)
         self._manifest = bundle.manifest
         self._label = bundle.label
-        core = _core()
+        core = shared_core()
         path = bundle.file(GRAPHS[precision])
         self.name = f"openvino-cpu-{precision}"
         if precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -114,20 +115,6 @@ class OpenvinoEngine:
                 f"running {self._label}: it takes uint8 [N, {', '.join(map(str, expected))}], "
                 f"was given {clips_NTHWC.dtype} {list(clips_NTHWC.shape)}"
             )
-
-
-def _core() -> Any:  # noqa: ANN401 - openvino has no types
-    try:
-        import openvino
-    except ImportError as exc:
-        raise EngineUnavailableError(
-            f"starting OpenVINO: {exc}. Install it with `pip install '.[cpu]'` in geotag's "
-            "source folder."
-        ) from exc
-    try:
-        return openvino.Core()
-    except RuntimeError as exc:
-        raise EngineUnavailableError(f"starting OpenVINO: {exc}.") from exc
 
 
 def _compile(

@@ -109,7 +109,7 @@ def examine(
         geotag=__version__,
         python=f"{platform.python_implementation()} {platform.python_version()}",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        versions=versions(),
+        versions=versions(("av", "numpy", "openvino", "torch", "onnx", "onnxruntime")),
         ffmpeg=_ffmpeg_versions(),
         cores=usable_cores(),
         memory_gib=_memory_gib(),

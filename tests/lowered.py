@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,10 @@ def model_of(graph: onnx.GraphProto, opset: int = 20) -> onnx.ModelProto:
 
 def run(graph: onnx.GraphProto, clips_NTHWC: NDArray[Any]) -> Scores:
     """Every output, from ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a second thread waits, where there is little to do
     session = onnxruntime.InferenceSession(
-        model_of(graph).SerializeToString(), providers=["CPUExecutionProvider"]
+        model_of(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     names = [port.name for port in graph.output]
     return dict(zip(names, session.run(names, {"clip": clips_NTHWC}), strict=True))
@@ -124,6 +127,15 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, NDArray[Any]]:
 
 def kinds_of(graph: onnx.GraphProto) -> list[str]:
     return [node.op_type for node in graph.node]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one core: many small products wait longer for a busy second than they take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def assert_near(found: Scores, wanted: Scores, share: float) -> None:
@@ -159,22 +171,48 @@ def _rounding(scale: float) -> Callable[[torch.nn.Module, tuple[torch.Tensor]], 
 class Batch:
     clips_NTHWC: NDArray[np.uint8]
 
+    def __len__(self) -> int:
+        return len(self.clips_NTHWC)
+
+
+@dataclass(frozen=True)
+class Look:
+    group: str
+
 
 @dataclass(frozen=True)
 class Pool:
     """Stands for `train.clip_pools.ClipPool`: clips that are in memory already."""
 
     clips_NTHWC: NDArray[np.uint8]
+    city_ids: NDArray[np.intp] | None = None
 
     @property
     def count(self) -> int:
         return len(self.clips_NTHWC)
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        return tuple(Look(group=f"drive {number}") for number in range(self.count))
+
     def batches(self, size: int) -> Iterator[Batch]:
         return map(Batch, batches(self.clips_NTHWC, size))
 
 
-def calibration_set(config: VideoMAEConfig, count: int) -> CalibrationSet:
-    """What calibrates, in memory; nothing is held out."""
-    pool: Any = Pool(clips_of(config, count))
-    return CalibrationSet(calibration=pool, held_out=pool, source="made", notes=(), listing="")
+def calibration_set(
+    config: VideoMAEConfig,
+    count: int,
+    *,
+    judging: int = 32,
+    city_ids: NDArray[np.intp] | None = None,
+) -> CalibrationSet:
+    """Clips in memory, to calibrate on and to judge by."""
+    calibrating: Any = Pool(clips_of(config, count))
+    held_out: Any = Pool(clips_of(config, judging, seed=5), city_ids)
+    return CalibrationSet(
+        calibration=calibrating,
+        held_out=held_out,
+        source="made",
+        notes=(),
+        listing="clip,city,scene,light,use\n",
+    )

@@ -71,3 +71,21 @@ FOLDED = 1e-5
 """An output, as a share of its largest, between a network and the same with scales folded into it.
 
 Source: products and quotients of float32 (6e-8) through two blocks; measured 1e-6."""
+
+INT8_ALONE = 1e-4
+"""An output, as a share of its largest, between int8 in torch, ONNX Runtime and OpenVINO where one
+family of layers is int8 and all between is float32.
+
+Source: sums in another order put a value at the edge of two steps into either. Measured
+3e-5 (tiny)."""
+
+INT8_FLOAT32 = 5e-3
+"""The same where all families are int8: what falls to the other step moves what is rounded after.
+
+Source: half the distance of int8 from float32 at most, which is 1e-2. Measured 2e-3 through four
+blocks, also between ONNX Runtime with and without its optimizer (1e-3)."""
+
+INT8_BFLOAT16 = 5e-2
+"""The same with bfloat16 between the int8 products.
+
+Source: bfloat16 has 8 bits (4e-3), rounded after every operation. Measured 5e-3 (tiny)."""

@@ -246,6 +246,7 @@ def bundle_aside(out: Path, *, doing: str) -> Iterator[Path]:
         OutputError: it cannot be written.
     """
     aside = out.with_name(f".{out.name}.{os.getpid()}.new")
+    made = [folder for folder in out.parents if not folder.exists()]
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -255,8 +256,13 @@ def bundle_aside(out: Path, *, doing: str) -> Iterator[Path]:
         raise ExportError(f"{doing}: {exc}") from exc
     except OSError as exc:
         raise OutputError(f"writing the bundle {out}: {exc}") from exc
+    except KeyboardInterrupt as exc:
+        raise KeyboardInterrupt(f"interrupted: no bundle was written to {out}.") from exc
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what was made for it, and holds something now, stays
+            for folder in made:
+                folder.rmdir()
 
 
 def _scores(model: GeoModel, clips_NTHWC: NDArray[np.uint8]) -> Scores:

@@ -142,8 +142,8 @@ def _precisions(manifest: Manifest) -> list[str]:
     return [
         _PRECISIONS,
         "",
-        f"int8 was calibrated on {clips['clips']} clips ({clips['source']}), and judged with fp16 "
-        f"by {clips['held_out_clips']} others at most; `calibration.csv` lists both.",
+        f"{_made(manifest)} It was judged, with fp16, by at most {clips['held_out_clips']} "
+        "held-out clips; `calibration.csv` lists all of them.",
         *(["It lost more than allowed, and was written all the same (`--force`)."] * bool(forced)),
         "",
         f"| precision | file | MB | {' | '.join(f'same {level} %' for level in LEVELS)} "
@@ -152,6 +152,17 @@ def _precisions(manifest: Manifest) -> list[str]:
         *rows,
         "",
     ]
+
+
+def _made(manifest: Manifest) -> str:
+    """Where the int8 graph comes from."""
+    held = manifest.quantization or {}
+    recipe, clips = held.get("recipe", {}), held["calibration"]
+    if not recipe:
+        return "Beside float32 there is float16."
+    if recipe.get("made_by") != "geotag":
+        return "The int8 graph was quantized elsewhere and brought ready."
+    return f"int8 was calibrated on {clips['clips']} clips ({clips['source']})."
 
 
 def _percent(share: Any) -> str:  # noqa: ANN401 - of a record, where anything may stand

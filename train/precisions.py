@@ -238,6 +238,11 @@ def _brought(path: Path, model: GeoModel) -> onnx.ModelProto:
     """A graph that somebody brings, with the outputs that the model has."""
     found = read_graph(path)
     check_dialect(found, doing=f"taking {path}")
+    if all(node.op_type != "DequantizeLinear" for node in found.graph.node):
+        raise DialectError(
+            f"taking {path}: nothing in it is quantized. Quantize the linear layers of its blocks "
+            "first, or leave --int8-onnx out and let geotag do it."
+        )
     wanted = {name: model.widths[name] for name in model.outputs}
     outputs = {
         port.name: (port.type.tensor_type.shape.dim or [None])[-1] for port in found.graph.output

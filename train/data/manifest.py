@@ -65,7 +65,7 @@ def open_manifest(
         raise DatasetError(
             f"reading the manifest {csv_path}: none of its {len(videos)} videos is below "
             f"{footage}, such as {videos[0]!r}. Say behind the file's name which folder was "
-            f"labelled: 'manifest:{csv_path}?footage=FOLDER'"
+            f"labelled: 'manifest:{csv_path}?footage=FOLDER'."
         )
     own = [row for row in rows if row.split == split]
     used = tuple(row for row in own if row.home is not None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -148,6 +149,23 @@ def test_neither_importing_nor_running_loads_a_training_library(onnx_bundle: Pat
     assert done.stdout.strip() == "[]"
 
 
+def test_a_signal_after_engines_were_closed_in_turn_is_handled(onnx_bundle: Path) -> None:
+    """OpenVINO leaves a signal stack behind that may be gone, on processors with AMX."""
+    program = (
+        "import gc, os, signal; from pathlib import Path;"
+        "from engines.bundle import read_bundle; from engines.openvino_cpu import OpenvinoEngine;"
+        f"bundle = read_bundle(Path({str(onnx_bundle)!r}));"
+        "engines = [OpenvinoEngine(bundle, threads=1) for _ in range(3)];"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'));"
+        "[(engines.pop(0).close(), gc.collect()) for _ in range(3)];"
+        "os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "handled\n"
+
+
 def test_nothing_is_written_beside_the_model(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "model", onnx=True)
     before = sorted(path.name for path in bundle.path.iterdir())
@@ -189,3 +207,24 @@ def _write_odd_network(path: Path, outputs: dict[str, int]) -> None:
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path
     )
+
+
+def test_signals_are_handled_after_a_network_was_let_go_of_in_another_thread() -> None:
+    # OpenVINO frees the stack that it gave the first thread for signals, unless a Core stays.
+    demo = Path(__file__).parents[3] / "geotag" / "demo_bundle"
+    script = (
+        "import gc, os, signal, sys, threading\n"
+        "from pathlib import Path\n"
+        "from engines.bundle import read_bundle\n"
+        "from engines.openvino_cpu import OpenvinoEngine\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled', flush=True))\n"
+        "held = [OpenvinoEngine(read_bundle(Path(sys.argv[1])), threads=1)]\n"
+        "thread = threading.Thread(target=lambda: (held.clear(), gc.collect()))\n"
+        "thread.start(); thread.join()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "print('alive')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(demo)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["handled", "alive"]), done.stderr

@@ -401,7 +401,7 @@ def test_a_run_without_a_test_part_is_measured_on_other_footage_and_exported(
     result = CliRunner().invoke(evaluate_app, words)
     assert result.exit_code == 0, result.output
     export_bundle(run, tmp_path / "bundle")
-    assert "2 test clips" in (tmp_path / "bundle/MODEL_CARD.md").read_text()
+    assert "2 samples of" in (tmp_path / "bundle/MODEL_CARD.md").read_text()
 
 
 def test_a_packed_dataset_may_have_no_test_part(tmp_path: Path) -> None:

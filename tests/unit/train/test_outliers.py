@@ -30,6 +30,7 @@ from tests.lowered import (
     draw,
     kinds_of,
     model_of,
+    one_thread,
     tell_apart,
 )
 from train.models.videomae import SIZES
@@ -54,11 +55,8 @@ KINDS = ("norms", "values", "GELU")
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Many small products wait longer for a busy second core than they take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with one_thread():
+        yield
 
 
 def _enlarge(source: nn.Module, readers: Sequence[nn.Module]) -> None:
