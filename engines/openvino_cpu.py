@@ -19,7 +19,7 @@ import numpy as np
 from engines.base import EngineError, EngineMismatchError
 from engines.bundle import GRAPHS
 from engines.openvino_core import shared_core
-from engines.openvino_graph import EMBEDDING, divide, shorten_for_bfloat16
+from engines.openvino_graph import EMBEDDING, divide, shorten_for_bfloat16, take_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +132,7 @@ def _compile(
     each part, so that tens of thousands of places, compiled last, need no more than that moment.
     """
     try:
-        model = core.read_model(path)
+        model = take_bytes(core.read_model(path))
         _check_model(model, path, manifest)
         # One fixed shape. With N left open and one thread, OpenVINO 2026.4 loses the errors of
         # its shape inference and returns uninitialised memory.

@@ -26,6 +26,17 @@ def divide(model: Any) -> list[Any]:  # noqa: ANN401 - openvino has no types
     return [images, openvino.Model(list(model.results), [given], "places")]
 
 
+def take_bytes(model: Any) -> Any:  # noqa: ANN401
+    """Let a network whose pixels are float16, for a TensorRT that takes no bytes, take bytes."""
+    import openvino
+
+    if [port.element_type for port in model.inputs] != [openvino.Type.f16]:
+        return model
+    steps = openvino.preprocess.PrePostProcessor(model)
+    steps.input().tensor().set_element_type(openvino.Type.u8)
+    return steps.build()
+
+
 def shorten_for_bfloat16(model: Any) -> None:  # noqa: ANN401
     """Write what keeps OpenVINO 2026.4 from computing in bfloat16 throughout in another way.
 

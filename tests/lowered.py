@@ -38,12 +38,14 @@ CLASSES = {"city": CITIES, "state": 5, "country": 4, "continent": 3, "scene": 16
 
 def clips_of(config: VideoMAEConfig, count: int, seed: int = 0) -> NDArray[np.uint8]:
     """Coarse patches of colour, each clip its own, under noise that changes with every frame."""
-    rng = np.random.default_rng(seed)
     side = config.image_px // 4
-    colours = rng.uniform(0, 255, (count, 1, 4, 4, 3))
-    steady = colours.repeat(side, axis=2).repeat(side, axis=3)
-    shape = (count, config.frames, config.image_px, config.image_px, 3)
-    return np.clip(steady + rng.normal(0, 20, shape), 0, 255).astype(np.uint8)
+    shape = (config.frames, config.image_px, config.image_px, 3)
+    clips_NTHWC = np.empty((count, *shape), np.uint8)
+    for number, clip_THWC in enumerate(clips_NTHWC):
+        rng = np.random.default_rng([seed, number])
+        colours = rng.uniform(0, 255, (4, 4, 3)).repeat(side, axis=0).repeat(side, axis=1)
+        clip_THWC[:] = np.clip(colours + rng.normal(0, 20, shape), 0, 255)
+    return clips_NTHWC
 
 
 def draw(config: VideoMAEConfig = TINY, teachers: TeacherConfig = PLAIN) -> Geolocator:
@@ -69,7 +71,12 @@ def tell_apart(model: Geolocator) -> None:
     Untrained, a network answers nearly every clip with the same city.
     """
     with torch.inference_mode():
-        features_ND = model.features(torch.from_numpy(clips_of(model.config, 128, seed=98)))
+        features_ND = torch.cat(
+            [
+                model.features(torch.from_numpy(clips))
+                for clips in batches(clips_of(model.config, 64, seed=98))
+            ]
+        )
     mean_D = features_ND.mean(dim=0)
     apart_KD = torch.nn.functional.normalize(features_ND[:CITIES] - mean_D)
     with torch.no_grad():
