@@ -19,11 +19,10 @@ from train.data.dataset import View
 from train.data.sources import open_dataset, parse_place
 from train.errors import MissingPartError, TrainError
 from train.model_card import card_licence
-from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD, Geolocator
+from train.models.base import IMAGENET_MEAN, IMAGENET_STD, GeoModel, Loaded, Wanted
+from train.models.kinds import find_kind, sized_shape
 from train.models.teachers import TeacherConfig
-from train.models.videomae import SIZES, VideoMAEConfig, VideoMAEEncoder
 from train.stills import draw_stills, take_stills
-from train.warmstart import start_from_components, widen_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,13 +30,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engines.bundle import Level
-    from train.config import TrainConfig
+    from train.config import ModelConfig, TrainConfig
     from train.data.dataset import ClipDataset, Picking, Split
 
 START_CLIPS = 64
 """Clips whose principal components the patch embedding starts from."""
 TEXTS_FILE, SCENES_FILE = "text_table.safetensors", "scenes.safetensors"
 """What `python -m train.texts` and `python -m train.scenes` put into a dataset's folder."""
+NORMALISATIONS = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and deviation of R, G, B; see `ModelConfig.normalisation`."""
 TEXT_WIDTH = 512
 """E of CLIP ViT-B/32 and B/16, and of the released labels."""
 
@@ -182,10 +187,10 @@ def build_model(
     config: TrainConfig,
     sources: Sources,
     *,
-    architecture: VideoMAEConfig | None = None,
+    architecture: Any = None,  # noqa: ANN401 - each kind has a dataclass of its own
     is_accepted: bool = False,
     tell: Callable[[str], None] = lambda text: None,
-) -> tuple[Geolocator, dict[str, Any]]:
+) -> tuple[GeoModel, dict[str, Any]]:
     """The network with the weights that training begins from, and what is to be told of them.
 
     Args:
@@ -196,74 +201,100 @@ def build_model(
         is_accepted: fetch weights for non-commercial use alone, too.
         tell: is told what is done.
     """
-    is_new, encoder, facts = architecture is None, None, {}
+    kind, is_new = find_kind(config.model.kind), architecture is None
+    shape = architecture or shape_of(config.model)
+    loaded, facts = None, {}
     if config.pretrained and is_new:
-        from train.models.pretrained import load_pretrained
-
-        architecture, encoder, report = load_pretrained(
-            config.pretrained,
-            num_heads=config.model.num_heads,
-            is_accepted=is_accepted,
-            tell=tell,
-        )
-        if config.model.still != "none":
-            architecture, encoder = as_picture(architecture, encoder)
-        tell(
-            f"weights of {report.source}: {len(report.used)} tensors used, "
-            f"{len(report.left_out)} left out, {report.heads} heads"
-        )
-        for note in report.notes:
-            tell(note)
+        loaded = _load(config, shape, is_accepted=is_accepted, tell=tell)
+        shape, report = loaded.shape, loaded.report
         facts = {
             "pretrained": report.source,
             "pretrained_sha256": ", ".join(report.sha256.values()),
             "licence": licence_of(config.pretrained),
         }
-    width = 0 if sources.texts_KE is None else sources.texts_KE.shape[1]
-    plain = config.model.normalisation == "none"
-    model = Geolocator(
-        architecture or shape_of(config),
+    mean, std = NORMALISATIONS[config.model.normalisation]
+    model = kind.model(
+        shape,
         class_counts(sources.train.hierarchy),
-        mean=(0.0, 0.0, 0.0) if plain else IMAGENET_MEAN,
-        std=(1.0, 1.0, 1.0) if plain else IMAGENET_STD,
+        mean=mean,
+        std=std,
         teachers=TeacherConfig(
             scene=config.model.scene,
-            text_width=width,
+            text_width=0 if sources.texts_KE is None else sources.texts_KE.shape[1],
             attention_input=config.model.attention_input,
         ),
     )
-    if encoder is not None:
-        model.encoder.load_state_dict(encoder.state_dict())
+    if loaded is not None:
+        found = model.load_state_dict(dict(loaded.tensors), strict=False)
+        assert not found.unexpected_keys, found.unexpected_keys
     elif config.model.warm_start and is_new:
-        widen_weights(model.encoder)
+        assert kind.warm_start is not None  # the recipe was checked
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the last digits of components depend on how many there are
-        start_from_components(model, _first_clips(config, sources, model))
+        kind.warm_start(model, _first_clips(config, sources, model))
         torch.set_num_threads(threads)
     return model, facts
 
 
-def shape_of(config: TrainConfig) -> VideoMAEConfig:
-    """Shape of an encoder that begins from nothing."""
-    shape = SIZES[config.model.size]
-    is_picture = config.model.still != "none"
-    return replace(shape, frames=1, tubelet_frames=1) if is_picture else shape
+def _load(
+    config: TrainConfig,
+    shape: Any,  # noqa: ANN401
+    *,
+    is_accepted: bool,
+    tell: Callable[[str], None],
+) -> Loaded:
+    """Published weights for a recipe, and what is told of them.
 
-
-def as_picture(
-    shape: VideoMAEConfig, encoder: VideoMAEEncoder
-) -> tuple[VideoMAEConfig, VideoMAEEncoder]:
-    """A video transformer as one of single pictures, for a picture that stands still.
-
-    Its tubelets then hold the same patch `tubelet_frames` times, so that the weights over time add
-    up; positions are those of the first step. What differs from video is the frames alone.
-    Source: the inverse of inflation (Carreira and Zisserman, CVPR 2017, section 2.1).
+    Raises:
+        TrainError: there are none for networks of this kind, or they are of another shape than the
+            recipe asks for by name.
+        WeightsError: they cannot be used.
     """
-    picture = VideoMAEEncoder(replace(shape, frames=1, tubelet_frames=1))
-    state = encoder.state_dict()
-    by_time = state["patch.weight"].unflatten(1, (shape.tubelet_frames, -1))
-    picture.load_state_dict({**state, "patch.weight": by_time.sum(dim=1)})
-    return picture.config, picture
+    kind = find_kind(config.model.kind)
+    if kind.load is None:
+        raise TrainError(
+            f"training {config.preset}: {kind.title} begins from nothing, no published weights "
+            f"are read into it, and pretrained is {config.pretrained!r}. Give --pretrained none."
+        )
+    loaded = kind.load(
+        Wanted(
+            source=config.pretrained,
+            shape=shape,
+            is_still=config.model.still != "none",
+            num_heads=config.model.num_heads,
+            is_accepted=is_accepted,
+            tell=tell,
+        )
+    )
+    for name in config.model.options:
+        found, asked = getattr(loaded.shape, name), getattr(shape, name)
+        if found != asked:
+            raise TrainError(
+                f"training {config.preset}: the weights of {loaded.report.source} have {name} "
+                f"{found}, the recipe asks for {asked}. Leave model.{name} out, or take others."
+            )
+    report = loaded.report
+    heads = "" if report.heads is None else f", {report.heads} heads"
+    tell(
+        f"weights of {report.source}: {len(report.used)} tensors used, "
+        f"{len(report.left_out)} left out{heads}"
+    )
+    for note in report.notes:
+        tell(note)
+    used = NORMALISATIONS[config.model.normalisation]
+    if loaded.normalisation is not None and loaded.normalisation != used:
+        mean, std = loaded.normalisation
+        tell(
+            f"warning: the weights of {report.source} were trained with the mean {mean} and the "
+            f"deviation {std}; model.normalisation {config.model.normalisation} is {used}"
+        )
+    return loaded
+
+
+def shape_of(model: ModelConfig) -> Any:  # noqa: ANN401 - each kind has a dataclass of its own
+    """Shape of a network that begins from nothing."""
+    shape = sized_shape(model.kind, model.size, model.options)
+    return shape if model.still == "none" else find_kind(model.kind).one_frame(shape)
 
 
 def licence_of(pretrained: str) -> str:
@@ -275,14 +306,12 @@ def licence_of(pretrained: str) -> str:
     return f"{found}, as the weights that training began from"
 
 
-def training_view(config: TrainConfig, model: Geolocator) -> View:
+def training_view(config: TrainConfig, model: GeoModel) -> View:
     """How clips are read for training."""
     return View(
         # A model of single pictures chooses its frame of the clip that others see.
-        frames=SIZES[config.model.size].frames
-        if config.model.still != "none"
-        else model.config.frames,
-        image_px=model.config.image_px,
+        frames=clip_frames(config.model) if config.model.still != "none" else model.clip_shape[0],
+        image_px=model.clip_shape[1],
         resize=config.input.resize,
         picking="ends" if config.model.still != "none" else config.input.picking,
         augmentation=config.input.augmentation,
@@ -290,14 +319,20 @@ def training_view(config: TrainConfig, model: Geolocator) -> View:
     )
 
 
-def scoring_view(config: TrainConfig, model: Geolocator) -> View:
+def clip_frames(model: ModelConfig) -> int:
+    """Of the clips that a recipe is about, before a model of single pictures chooses from them."""
+    frames: int = sized_shape(model.kind, model.size, model.options).frames
+    return frames
+
+
+def scoring_view(config: TrainConfig, model: GeoModel) -> View:
     """How clips are read to see how good the model is: nothing is random."""
     view = training_view(config, model)
     picking: Picking = "uniform" if view.picking == "mixed" else view.picking
     return replace(view, picking=picking, augmentation=None, seed=None)
 
 
-def _first_clips(config: TrainConfig, sources: Sources, model: Geolocator) -> torch.Tensor:
+def _first_clips(config: TrainConfig, sources: Sources, model: GeoModel) -> torch.Tensor:
     """Some readable clips.  uint8 [N, T, H, W, 3]."""
     indices = range(min(START_CLIPS, len(sources.train.entries)))
     view = scoring_view(config, model)

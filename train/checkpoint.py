@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save
 from engines.bundle import sha256_of
 from geotag.errors import ConfigError
 from train.files import write_aside
-from train.models.geolocator import Geolocator
+from train.models.base import GeoModel
+from train.models.kinds import find_kind, shape_from, size_of
 from train.models.teachers import TeacherConfig
-from train.models.videomae import SIZES, VideoMAEConfig
 
 SCHEMA = 2
 WEIGHTS = "model.safetensors"
@@ -37,7 +37,7 @@ class CheckpointError(ConfigError):
 
 
 def save_checkpoint(
-    folder: Path, model: Geolocator, *, places_csv: Path | str, facts: Mapping[str, Any]
+    folder: Path, model: GeoModel, *, places_csv: Path | str, facts: Mapping[str, Any]
 ) -> None:
     """Write a run folder; each file is written aside and moved into place.
 
@@ -63,18 +63,19 @@ def save_checkpoint(
     write_aside(folder / PLACES, places.encode())
     record = {
         "schema": SCHEMA,
-        "size": _size_name(model.config),
+        "kind": model.kind,
+        "size": size_of(find_kind(model.kind), model.config),
         "config": asdict(model.config),
         "classes": model.classes,
         "normalisation": {"mean": _floats(model.mean), "std": _floats(model.std)},
-        "teachers": asdict(model.teachers.config),
+        "teachers": asdict(model.teaching),
         "weights_sha256": sha256_of(folder / WEIGHTS),
         "training": dict(facts),
     }
     write_aside(folder / FACTS, (json.dumps(record, indent=2) + "\n").encode())
 
 
-def load_checkpoint(folder: Path) -> tuple[Geolocator, dict[str, Any]]:
+def load_checkpoint(folder: Path) -> tuple[GeoModel, dict[str, Any]]:
     """Read a run folder: the model on the CPU, in evaluation mode, and `checkpoint.json`.
 
     Raises:
@@ -96,8 +97,9 @@ def load_checkpoint(folder: Path) -> tuple[Geolocator, dict[str, Any]]:
                 "describes: it was damaged, or saving was cut off. Copy the folder again, or train "
                 "again with python -m train.fit."
             )
-        model = Geolocator(
-            VideoMAEConfig(**record["config"]),
+        kind = find_kind(record.get("kind", "videomae"))  # that of checkpoints that name none
+        model = kind.model(
+            shape_from(kind, record["config"]),
             record["classes"],
             teachers=TeacherConfig(**record["teachers"]),
             **record["normalisation"],
@@ -143,10 +145,6 @@ def _places_text(places_csv: Path | str) -> str:
             "tree; give a Path for a file."
         )
     return places_csv
-
-
-def _size_name(config: VideoMAEConfig) -> str:
-    return next((name for name, known in SIZES.items() if known == config), "custom")
 
 
 def _floats(values: torch.Tensor) -> list[float]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from engines.bundle import DecodingMode, Policy, Resize
 from train.data.dataset import Augmentation, Picking, SamplingRange
 from train.losses import LossConfig
+from train.models.base import FeatureModel
+from train.models.kinds import find_kind, shape_names, sized_shape
 from train.models.teachers import AttentionInput, SceneHead
 from train.stills import Still
 
@@ -38,7 +40,13 @@ class EvaluatedPolicy:
 class ModelConfig:
     """The network."""
 
-    size: Literal["tiny", "small", "base"]
+    kind: str = "videomae"
+    """One of `train.models.kinds.KINDS`."""
+    size: str
+    """One of the kind's: `tiny`, `small` or `base` of VideoMAE."""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """What else of the size's shape is changed, by the names of the kind's shape. In a preset they
+    stand among the others."""
     scene: SceneHead = "attention"
     text: TextTarget = "none"
     """What it is aligned with: nothing, the city's name, or the mean of all four names."""
@@ -48,8 +56,9 @@ class ModelConfig:
     num_heads: int | Literal["corrected", "config"] = "corrected"
     """Of the encoder's attention, where weights are loaded: 6 for 384 (corrected), or as their
     configuration says. The weights fit either way."""
-    normalisation: Literal["imagenet", "none"] = "imagenet"
-    """none: pixels in [0, 1], as the released code trains."""
+    normalisation: Literal["imagenet", "half", "none"] = "imagenet"
+    """half: mean and deviation 0.5, of Google's ViT. none: pixels in [0, 1], as the released code
+    trains."""
     warm_start: bool = False
     """Begin with wide weights, principal components and standardised heads: for a narrow network
     that learns from nothing in minutes."""
@@ -199,7 +208,7 @@ def config_from_record(record: dict[str, Any], *, source: str) -> TrainConfig:
         optimiser = dict(record["optimiser"])
         optimiser["betas"] = tuple(optimiser.get("betas", (0.9, 0.999)))
         parts = {
-            "model": _part(ModelConfig, record["model"], source),
+            "model": _model(record["model"], source),
             "loss": _part(LossConfig, record["loss"], source),
             "optimiser": _part(OptimiserConfig, optimiser, source),
             "input": _part(InputConfig, inputs, source),
@@ -227,6 +236,16 @@ def change_config(config: TrainConfig, **changes: object) -> TrainConfig:
         part, _, name = key.partition("_")
         if part in ("model", "loss", "optimiser", "input") and name:
             parts.setdefault(part, {})[name] = given.pop(key)
+    if "model" in parts:
+        own = {entry.name for entry in fields(ModelConfig)}
+        options = {key: parts["model"].pop(key) for key in list(parts["model"]) if key not in own}
+        known = shape_names(str(parts["model"].get("kind", config.model.kind)))
+        if unknown := sorted(set(options) - set(known)):
+            raise ValueError(
+                f"changing the preset {config.preset}: model has no {unknown}; there are "
+                f"{sorted({*own, *known})}"
+            )
+        parts["model"]["options"] = {**config.model.options, **options}
     try:
         changed = {part: replace(getattr(config, part), **parts[part]) for part in parts}
         return replace(config, **given, **changed)
@@ -239,6 +258,18 @@ def _part(kind: type[Any], record: dict[str, Any], source: str) -> Any:  # noqa:
     if unknown := sorted(set(record) - known):
         raise ValueError(f"{source}: unknown keys {unknown}; known are {sorted(known)}")
     return kind(**record)
+
+
+def _model(record: dict[str, Any], source: str) -> ModelConfig:
+    """The network: keys of every kind, and those of the shape of its own kind."""
+    own = {entry.name for entry in fields(ModelConfig)}
+    known = shape_names(str(record.get("kind", "videomae")))
+    given = {**record, **record.get("options", {})}
+    given.pop("options", None)
+    if unknown := sorted(set(given) - own - set(known)):
+        raise ValueError(f"{source}: unknown keys {unknown}; known are {sorted({*own, *known})}")
+    options = {key: given.pop(key) for key in list(given) if key not in own}
+    return ModelConfig(**given, options=options)
 
 
 def _wrong_numbers(config: TrainConfig) -> list[str]:
@@ -311,12 +342,11 @@ def _ranges(
 def _wrong_choices(config: TrainConfig) -> list[str]:
     heads = config.model.num_heads
     chosen: dict[str, tuple[object, tuple[object, ...]]] = {
-        "model.size": (config.model.size, ("tiny", "small", "base")),
         "model.scene": (config.model.scene, get_args(SceneHead)),
         "model.text": (config.model.text, get_args(TextTarget)),
         "model.still": (config.model.still, get_args(Still)),
         "model.attention_input": (config.model.attention_input, get_args(AttentionInput)),
-        "model.normalisation": (config.model.normalisation, ("imagenet", "none")),
+        "model.normalisation": (config.model.normalisation, ("imagenet", "half", "none")),
         "loss.scene_target": (config.loss.scene_target, ("soft", "majority")),
         "optimiser.name": (config.optimiser.name, ("adamw", "adam")),
         "optimiser.schedule": (config.optimiser.schedule, ("cosine", "constant")),
@@ -333,4 +363,25 @@ def _wrong_choices(config: TrainConfig) -> list[str]:
     ]
     if not (heads in ("corrected", "config") or (isinstance(heads, int) and heads > 0)):
         problems.append(f"model.num_heads {heads!r} is none of corrected, config or a number")
+    return problems + _wrong_kind(config.model)
+
+
+def _wrong_kind(model: ModelConfig) -> list[str]:
+    """What a network of this kind cannot have."""
+    try:
+        sized_shape(model.kind, model.size, model.options)
+    except ValueError as exc:
+        return [str(exc)]
+    kind = find_kind(model.kind)
+    usual = {"keep_tokens": 1.0, "last_keep_tokens": 1.0, "num_heads": "corrected"}
+    asked = {name for name, value in usual.items() if getattr(model, name) != value}
+    asked |= {"warm_start"} if model.warm_start else set()
+    asked = {name.removeprefix("last_") for name in asked}
+    problems = [
+        f"model.{name} is nothing that {kind.title} has" for name in sorted(asked - kind.takes)
+    ]
+    if model.scene in get_args(SceneHead) and model.scene not in kind.scenes:
+        problems.append(f"model.scene {model.scene}: {kind.title} has {', '.join(kind.scenes)}")
+    if model.text != "none" and not issubclass(kind.model, FeatureModel):
+        problems.append(f"model.text {model.text}: {kind.title} has no text head")
     return problems

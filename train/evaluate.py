@@ -44,7 +44,7 @@ from train.processes import find_device
 if TYPE_CHECKING:
     from train.config import TrainConfig
     from train.evaluation.sets import Pass
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
     from train.stills import Looks
 
 TABLE_COLUMNS = 100
@@ -191,7 +191,7 @@ def write_evaluation(evaluation: dict[str, Any], folder: Path, *, plots: bool) -
 
 
 def evaluate_run(
-    model: Geolocator,
+    model: GeoModel,
     config: TrainConfig,
     *,
     workers: int,

@@ -46,9 +46,10 @@ from train.checkpoint import EVALUATION, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
 from train.from_bundle import facts_of, load_bundle_model
+from train.graphs import graph_of
 from train.model_card import model_card, with_precisions
-from train.models.geolocator import Geolocator
-from train.onnx_graph import export_onnx
+from train.models.kinds import find_kind
+from train.onnx_graph import write_graph
 from train.parity import PARITY, check_parity
 from train.plain_facts import plain_command, plain_facts
 from train.plans import make_plans
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from train.models.base import GeoModel
     from train.smaller import Smaller
 
     Scores = Mapping[str, NDArray[np.float32]]
@@ -151,12 +153,12 @@ def export_bundle(
 
 def _export_run(
     checkpoint: Path, out: Path, name: str | None, wish: PrecisionWish, console: Console
-) -> tuple[Geolocator, ExportReport]:
+) -> tuple[GeoModel, ExportReport]:
     model, record = load_checkpoint(checkpoint)
     evaluation = _read_evaluation(checkpoint)
     plain = {**evaluation, "command": plain_command(str(evaluation.get("command", "")))}
     with bundle_aside(out, doing=f"exporting {checkpoint}") as aside:
-        export_onnx(model, aside / "model.onnx")
+        write_graph(graph_of(model), aside / "model.onnx")
         shutil.copyfile(checkpoint / PLACES, aside / "places.csv")
         draft = _draft(aside, name or checkpoint.resolve().name, model, record, plain)
         parity = check_parity(partial(_scores, model), draft)
@@ -166,7 +168,8 @@ def _export_run(
 
             smaller = make_smaller(model, draft, record["training"], wish, console=console)
             draft = smaller.bundle
-        _finish(draft, model_card(draft.manifest, plain))
+        card = model_card(draft.manifest, plain, network=find_kind(model.kind).noun)
+        _finish(draft, card)
         report = _report(out, read_bundle(aside), parity, smaller)
     if str(evaluation.get("calibrated_by", "")).startswith("nothing"):
         report = replace(report, notes=(_UNCALIBRATED, *report.notes))
@@ -175,7 +178,7 @@ def _export_run(
 
 def _export_smaller(
     source: Bundle, out: Path, name: str | None, wish: PrecisionWish, console: Console
-) -> tuple[Geolocator, ExportReport]:
+) -> tuple[GeoModel, ExportReport]:
     """Make smaller precisions of a bundle; what else it says stays as it is."""
     if wish.precision == "fp32":
         raise ExportError(
@@ -199,7 +202,7 @@ def _export_smaller(
 
 
 def _with_plans(
-    report: ExportReport, model: Geolocator, wish: PrecisionWish, console: Console
+    report: ExportReport, model: GeoModel, wish: PrecisionWish, console: Console
 ) -> ExportReport:
     """Compile the finished bundle for TensorRT, where that is here."""
     bundle = read_bundle(report.path)
@@ -262,7 +265,7 @@ def bundle_aside(out: Path, *, doing: str) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _scores(model: Geolocator, clips_NTHWC: NDArray[np.uint8]) -> Scores:
+def _scores(model: GeoModel, clips_NTHWC: NDArray[np.uint8]) -> Scores:
     with torch.inference_mode():
         found = model(torch.from_numpy(clips_NTHWC))
     return {output: value.numpy() for output, value in found.items()}
@@ -315,10 +318,11 @@ def _read_evaluation(checkpoint: Path) -> dict[str, Any]:
 
 
 def _draft(
-    folder: Path, name: str, model: Geolocator, record: dict[str, Any], evaluation: dict[str, Any]
+    folder: Path, name: str, model: GeoModel, record: dict[str, Any], evaluation: dict[str, Any]
 ) -> Bundle:
     """The bundle as far as it is known before its graphs are judged; nothing is hashed yet."""
-    facts, config = dict(record["training"]), model.config
+    facts, kind = dict(record["training"]), find_kind(model.kind)
+    frames, height_px, width_px, _ = model.clip_shape
     rendered = facts.get("data") == "rendered"
     policies = _policies(evaluation)
     outputs = {output: model.widths[output] for output in model.outputs}
@@ -331,13 +335,13 @@ def _draft(
     }
     manifest = Manifest(
         name=name,
-        description=f"VideoMAE-{record['size']}, {config.frames} frames of {config.image_px} px, "
+        description=f"{kind.title}-{record['size']}, {_told_frames(frames)} of {height_px} px, "
         f"{model.classes['city']} cities" + (" of the rendered world" if rendered else ""),
         domain="rendered" if rendered else "road",
         input=InputSpec(
-            frames=config.frames,
-            height_px=config.image_px,
-            width_px=config.image_px,
+            frames=frames,
+            height_px=height_px,
+            width_px=width_px,
             resize=facts.get("input", {}).get("resize", "squash"),
         ),
         outputs=outputs,
@@ -350,7 +354,7 @@ def _draft(
         },
         training={
             "size": record["size"],
-            "gmac_per_clip": _gmac(folder / "model.onnx", config.frames, config.image_px),
+            "gmac_per_clip": _gmac(folder / "model.onnx", model.clip_shape),
             **plain_facts(facts),
         },
         licence=str(facts.get("licence", "Apache-2.0" if rendered else "not stated")),
@@ -358,9 +362,13 @@ def _draft(
     return Bundle(path=folder, manifest=manifest, digest="")
 
 
-def _gmac(path: Path, frames: int, image_px: int) -> float | None:
+def _told_frames(count: int) -> str:
+    return "one frame" if count == 1 else f"{count} frames"
+
+
+def _gmac(path: Path, clip_shape: tuple[int, ...]) -> float | None:
     """Multiplications with an addition that a clip takes, in 10^9; None without OpenVINO."""
-    macs = count_macs(path, clip_shape=(frames, image_px, image_px, 3))
+    macs = count_macs(path, clip_shape=clip_shape)
     return None if macs is None else round(macs / 1e9, 3)
 
 

@@ -40,10 +40,11 @@ def load_bundle_model(bundle: Bundle) -> Geolocator:
     """
     manifest = bundle.manifest
     size = str(manifest.training.get("size"))
-    if manifest.zero_shot is not None or size not in SIZES:
+    kind = str(manifest.training.get("model_kind") or Geolocator.kind)
+    if manifest.zero_shot is not None or size not in SIZES or kind != Geolocator.kind:
         raise CheckpointError(
-            f"reading the network of {bundle.label}: it was not trained by python -m train.fit in "
-            f"one of the sizes {', '.join(SIZES)}. Give the run folder instead."
+            f"reading the network of {bundle.label}: it was not trained by python -m train.fit as "
+            f"VideoMAE in one of the sizes {', '.join(SIZES)}. Give the run folder instead."
         )
     graph = onnx.load(bundle.file("model.onnx")).graph
     held = {each.name: each for each in graph.initializer}

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engines.bundle import LEVELS
 from train.errors import TrainError
 from train.losses import NO_SCENE, Targets, loss_sums
+from train.models.base import FeatureModel
 from train.models.videomae import random_tokens
 from train.optim import RunningMean, learning_rate, make_optimiser, set_learning_rate
 from train.resume import load_optimiser, optimiser_tensors
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from geotag.places.hierarchy import Hierarchy
     from train.config import TrainConfig
     from train.data.loading import Batch
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
     from train.processes import World
 
 
@@ -42,7 +43,7 @@ class Learner:
 
     def __init__(
         self,
-        model: Geolocator,
+        model: GeoModel,
         config: TrainConfig,
         world: World,
         *,
@@ -64,9 +65,10 @@ class Learner:
         """
         self.model, self.config, self.world, self.steps = model, config, world, steps
         model.to(world.device).train()
-        self.module: nn.Module = (
-            StandardisedHeads(model) if config.model.warm_start else model
-        ).train()
+        self.module: nn.Module = model
+        if config.model.warm_start:
+            assert isinstance(model, FeatureModel)
+            self.module = StandardisedHeads(model).train()
         network: nn.Module = torch.compile(self.module) if compiled else self.module  # type: ignore[assignment]
         self.network = DistributedDataParallel(network) if world.size > 1 else network
         self.optimiser = make_optimiser(model, config.optimiser, fused=world.is_gpu)
@@ -79,6 +81,7 @@ class Learner:
         self.terms = ["geo"]
         self.terms += ["scene"] if config.loss.scene_weight else []
         self.terms += ["text"] if config.loss.text_weight else []
+        self.terms += model.extra_terms
         self.has_scenes = False
         self._forget()
 
@@ -179,7 +182,7 @@ class Learner:
             ) from exc
 
     @contextlib.contextmanager
-    def best_weights(self) -> Iterator[Geolocator]:
+    def best_weights(self) -> Iterator[GeoModel]:
         """The model as it would be kept now: its running mean, if any, in evaluation mode."""
         before = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         try:
@@ -188,7 +191,7 @@ class Learner:
                     for name, parameter in self.model.named_parameters():
                         parameter.copy_(self.mean.weights[name])
                 if isinstance(self.module, StandardisedHeads):
-                    self.module.fold_into(self.model)
+                    self.module.fold_into(self.module.model)
             yield self.model.eval()
         finally:
             self.model.load_state_dict(before)
@@ -203,7 +206,7 @@ class Learner:
         if share < 1:
             # Drawn for the clips of all processes: how many there are changes nothing.
             generator = torch.Generator().manual_seed(self.config.seed * 2**31 + step)
-            kept_NP = random_tokens(size, self.model.config.tokens, share, generator)
+            kept_NP = random_tokens(size, self.model.tokens, share, generator)
             kept_NP = kept_NP[self.world.rank :: self.world.size]
         if model.still != "none":
             generator = torch.Generator().manual_seed(self.config.seed * 2**31 + step)
@@ -225,10 +228,12 @@ class Learner:
             return
         device = self.world.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.world.is_gpu):
-            outputs = self.network(piece.clip_NTHWC, kept_NP)
+            seen = (piece.clip_NTHWC,) if kept_NP is None else (piece.clip_NTHWC, kept_NP)
+            outputs = self.network(*seen)
         outputs = {name: value.float() for name, value in outputs.items()}
         targets = self._targets(piece)
         sums = loss_sums(outputs, targets, self.config.loss)
+        sums |= self.model.extra_losses(outputs, targets)
         terms = {
             name: value / (scenes if name == "scene" else clips) for name, value in sums.items()
         }
@@ -240,8 +245,7 @@ class Learner:
             self.measured[level] += (outputs[level].argmax(1) == targets.labels[level]).sum()
 
     def _backward_nothing(self) -> None:
-        config = self.model.config
-        shape = (1, config.frames, config.image_px, config.image_px, 3)
+        shape = (1, *self.model.clip_shape)
         outputs = self.network(torch.zeros(shape, dtype=torch.uint8, device=self.world.device))
         (0 * torch.stack([value.sum() for value in outputs.values()]).sum()).backward()
 

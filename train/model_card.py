@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 _PRECISIONS, _USE = "## Precisions", "## Use"
 
 
-def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
-    """The text of MODEL_CARD.md: what the model is, how good, what for and what not."""
+def model_card(
+    manifest: Manifest, evaluation: dict[str, Any], *, network: str = "a video transformer"
+) -> str:
+    """The text of MODEL_CARD.md: what the model is, how good, what for and what not.
+
+    Args:
+        manifest: of the bundle.
+        evaluation: of the run.
+        network: what kind it is.
+    """
     rendered = manifest.domain == "rendered"
     counted = _counted(evaluation)
     return "\n".join(
@@ -29,7 +37,7 @@ def model_card(manifest: Manifest, evaluation: dict[str, Any]) -> str:
                 if rendered
                 else "This model guesses the city where dashcam footage was recorded."
             ),
-            f"{manifest.description}: a video transformer with one linear classifier each for "
+            f"{manifest.description}: {network} with one linear classifier each for "
             f"{manifest.outputs['city']} cities, {manifest.outputs['state']} states, "
             f"{manifest.outputs['country']} countries, {manifest.outputs['continent']} continents"
             + (f", and a head for {len(manifest.scenes)} scene groups" if manifest.scenes else "")

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from train.config import OptimiserConfig
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
 
 
 def make_optimiser(
-    model: Geolocator, config: OptimiserConfig, *, fused: bool = False
+    model: GeoModel, config: OptimiserConfig, *, fused: bool = False
 ) -> torch.optim.Optimizer:
     """The optimiser of a model; each group carries `lr_scale`, its share of the learning rate.
 
@@ -34,7 +34,7 @@ def make_optimiser(
 
 
 def parameter_groups(
-    model: Geolocator, *, weight_decay: float, layer_decay: float = 1.0
+    model: GeoModel, *, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
     """Parameters by depth and by whether they decay, in a fixed order.
 
@@ -42,10 +42,10 @@ def parameter_groups(
     `layer_decay` times the rate of the block above it, the patch embedding lowest of all, heads at
     the full rate (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022).
     """
-    depth = model.config.depth
+    depth = model.depth
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        key = (_layer(name, depth), parameter.ndim > 1)
+        key = (model.layer_of(name), model.decays(name, parameter))
         groups.setdefault(key, []).append(parameter)
     return [
         {
@@ -55,13 +55,6 @@ def parameter_groups(
         }
         for (layer, decays), parameters in sorted(groups.items())
     ]
-
-
-def _layer(name: str, depth: int) -> int:
-    """0 for the patch embedding, 1 to depth for the blocks, depth + 1 for what reads them."""
-    if name.startswith("encoder.blocks."):
-        return 1 + int(name.split(".")[2])
-    return 0 if name.startswith("encoder.") else depth + 1
 
 
 def learning_rate(step: int, steps: int, config: OptimiserConfig) -> float:

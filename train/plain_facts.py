@@ -11,7 +11,8 @@ def plain_facts(facts: dict[str, Any]) -> dict[str, str | int | float | None]:
     """How the weights came to be, without any path of the machine that made them."""
     flat = dict(facts)
     for part in ("model", "loss", "optimiser", "input"):
-        held = flat.pop(part, {})
+        held = dict(flat.pop(part, {}))
+        held |= held.pop("options", {})
         flat |= {f"{part}_{name}": value for name, value in held.items()} if held else {}
     for name in ("data", "pretrained", "texts", "scenes"):
         flat[name] = _without_folders(str(flat.get(name) or "")) or None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engines.plans import KeptPlan
     from engines.tensorrt_api import Backend
     from geotag.wish import Builder
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def make_plans(
     precisions: Sequence[Precision],
     *,
     builder: Builder = "onnx",
-    model: Geolocator | None = None,
+    model: GeoModel | None = None,
     say: Say | None = None,
     cache: Path | None = None,
 ) -> tuple[tuple[MadePlan, ...], str | None]:
@@ -123,7 +123,7 @@ def _find_tensorrt() -> tuple[Cuda, Backend]:
 def _with_torch(
     bundle: Bundle,
     precision: Precision,
-    model: Geolocator | None,
+    model: GeoModel | None,
     backend: Backend,
     cuda: Cuda,
     say: Say | None,

@@ -19,7 +19,9 @@ from calibration.quantize import QuantizedState, compact_graph, quantize_graph
 from calibration.ranges import LARGE, observe
 from calibration.recipe import quantize_model
 from engines.bundle import GRAPHS, TENSORRT_GRAPHS
-from train.onnx_graph import build_graph, write_graph
+from train.graphs import FEATURE, graph_of, wide_starts
+from train.models.kinds import find_kind
+from train.onnx_graph import write_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +34,8 @@ if TYPE_CHECKING:
     from geotag.wish import PrecisionWish
     from train.calibration_clips import CalibrationSet
     from train.clip_pools import ClipPool
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
 
-FLOAT32_FROM = "feature"
-"""Node from which on the float16 graphs compute in float32: the mean over the tokens."""
 MAX_ERROR = 0.003
 """Squared error of a family's outputs, as a share of their variance (25 dB), beyond which it stays
 in floating point. What trained networks show is below 0.001; a few outliers behind a GELU, which
@@ -51,7 +51,7 @@ class Lowered:
     """File -> its precision, in the order of a bundle."""
     recipe: dict[str, Any]
     """How each family was quantized, for the bundle's record; empty without int8."""
-    quantized: Quantized[Geolocator] | None
+    quantized: Quantized[GeoModel] | None
     """What int8 was made from; None where there is none, or somebody brought it."""
     skipped: tuple[str, ...]
     """Families that stay in floating point."""
@@ -59,7 +59,7 @@ class Lowered:
 
 
 def lower(
-    model: Geolocator,
+    model: GeoModel,
     folder: Path,
     wish: PrecisionWish,
     clips: CalibrationSet,
@@ -89,9 +89,9 @@ def lower(
         if wish.precision == "fp16":
             raise CalibrationError(f"making the float16 model: {notes[0]}")
     files: dict[str, str] = {}
-    graph = build_graph(model)
+    graph = graph_of(model)
     if not too_large:
-        half = halve_graph(graph, float32_from=[FLOAT32_FROM], pixels=wish.pixels)
+        half = halve_graph(graph, float32_from=wide_starts(graph), pixels=wish.pixels)
         write_graph(half, folder / GRAPHS["fp16"])
         files[GRAPHS["fp16"]] = "fp16"
     if wish.precision != "int8":
@@ -119,22 +119,29 @@ def lower(
 
 
 def check_wish(
-    model: Geolocator, wish: PrecisionWish
+    model: GeoModel, wish: PrecisionWish
 ) -> tuple[tuple[str, ...], onnx.ModelProto | None]:
     """What a wish names: families to skip one by one, and the graph that somebody brings.
 
     Cheap, to be asked before minutes of looking at clips.
 
     Raises:
-        CalibrationError: a layer to skip that is not there.
+        CalibrationError: a layer to skip that is not there, or int8 of a kind that has none.
         DialectError: a graph that will not do.
     """
+    needs_families = wish.precision == "int8" and wish.own_graph is None
+    if (needs_families or wish.skipped) and not model.families():
+        raise CalibrationError(
+            f"making the int8 model: {find_kind(model.kind).title} has no int8, its layers are not "
+            "named for it. Export it with --precision fp16 or fp32, or give a quantized graph with "
+            "--int8-onnx."
+        )
     brought = None if wish.own_graph is None else _brought(wish.own_graph, model)
     return _named(model, wish.skipped), brought
 
 
 def write_int8(
-    quantized: Quantized[Geolocator],
+    quantized: Quantized[GeoModel],
     state: QuantizedState,
     folder: Path,
     wish: PrecisionWish,
@@ -143,15 +150,15 @@ def write_int8(
 ) -> None:
     """Write the two files of one state: between float32 operations, and between float16 ones."""
     kept = {linear for family in state.families.values() for linear in family.linears}
-    graph = build_graph(quantized.corrected(kept))
+    graph = graph_of(quantized.corrected(kept))
     write_graph(compact_graph(quantize_graph(graph, state)), folder / GRAPHS["int8"])
     if has_half:
         typed = quantize_graph(graph, state, weights=wish.weights)
-        half = halve_graph(typed, float32_from=[FLOAT32_FROM], pixels=wish.pixels)
+        half = halve_graph(typed, float32_from=wide_starts(graph), pixels=wish.pixels)
         write_graph(half, folder / TENSORRT_GRAPHS["int8"])
 
 
-def _observe(model: Geolocator, pool: ClipPool, console: Console) -> Observed:
+def _observe(model: GeoModel, pool: ClipPool, console: Console) -> Observed:
     with Progress(console=console) as progress:
         task = progress.add_task("watching activations", total=pool.count)
         return observe(
@@ -163,14 +170,14 @@ def _observe(model: Geolocator, pool: ClipPool, console: Console) -> Observed:
         )
 
 
-def _quantize(model: Geolocator, observed: Observed, console: Console) -> Quantized[Geolocator]:
+def _quantize(model: GeoModel, observed: Observed, console: Console) -> Quantized[GeoModel]:
     families = model.families()
     with Progress(console=console) as progress:
         task = progress.add_task("choosing scales", total=len(families))
         return quantize_model(model, families, observed, advance=lambda: progress.advance(task))
 
 
-def _named(model: Geolocator, asked: Sequence[str]) -> tuple[str, ...]:
+def _named(model: GeoModel, asked: Sequence[str]) -> tuple[str, ...]:
     """Families that were named, one by one or by their block."""
     names = [family.name for family in model.families()]
     found: set[str] = set()
@@ -208,7 +215,7 @@ def _overflow(too_large: dict[str, float]) -> str:
 
 
 def _record(
-    quantized: Quantized[Geolocator] | None, skipped: Sequence[str], model: Geolocator
+    quantized: Quantized[GeoModel] | None, skipped: Sequence[str], model: GeoModel
 ) -> dict[str, Any]:
     if quantized is None:
         return {"made_by": "a graph that was brought"}
@@ -227,7 +234,7 @@ def _record(
     }
 
 
-def _brought(path: Path, model: Geolocator) -> onnx.ModelProto:
+def _brought(path: Path, model: GeoModel) -> onnx.ModelProto:
     """A graph that somebody brings, with the outputs that the model has."""
     found = read_graph(path)
     check_dialect(found, doing=f"taking {path}")
@@ -274,7 +281,7 @@ def _write_brought(
     starts = []
     for number, node in enumerate(named.node):
         node.name = node.name or f"{node.op_type}.{number}"
-        if FLOAT32_FROM in node.output:
+        if FEATURE in node.output:
             starts.append(node.name)
     try:
         half = halve_graph(named, float32_from=starts, pixels=wish.pixels)

@@ -18,7 +18,7 @@ from engines.bundle import sha256_of
 from train.config import TrainConfig, config_from_record
 from train.errors import TrainError
 from train.files import write_aside
-from train.models.videomae import VideoMAEConfig
+from train.models.kinds import find_kind, shape_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ def save_state(
     config: TrainConfig,
     progress: Progress,
     tensors: Mapping[str, Tensor],
-    architecture: VideoMAEConfig,
+    architecture: Any,  # noqa: ANN401 - each kind of network has a dataclass of its own
     facts: Mapping[str, Any],
     sources: Mapping[str, Any],
 ) -> None:
@@ -62,7 +62,7 @@ def save_state(
         config: the recipe.
         progress: how far it is.
         tensors: all that training has changed.
-        architecture: shape of the encoder.
+        architecture: shape of the network.
         facts: what is to be told of the weights that it began from.
         sources: what of the dataset must be the same when it goes on.
 
@@ -98,7 +98,8 @@ class State:
 
     config: TrainConfig
     progress: Progress
-    architecture: VideoMAEConfig
+    architecture: Any
+    """Shape of the network."""
     facts: dict[str, Any]
     sources: dict[str, Any]
     weights: Path
@@ -134,10 +135,11 @@ def load_state(run: Path) -> State:
                 f"going on with {run}: {weights.name} is not the file that {STATE} describes. It "
                 "was damaged; copy the folder again, or begin again with python -m train.fit."
             )
+        config = config_from_record(record["config"], source=str(path))
         return State(
-            config=config_from_record(record["config"], source=str(path)),
+            config=config,
             progress=Progress(**record["progress"]),
-            architecture=VideoMAEConfig(**record["architecture"]),
+            architecture=shape_from(find_kind(config.model.kind), record["architecture"]),
             facts=dict(record["facts"]),
             sources=dict(record["sources"]),
             weights=weights,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from geotag.wish import PrecisionWish
     from train.calibration_clips import CalibrationSet
     from train.judging import Judged
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
     from train.precisions import Lowered
 
 LISTING = "calibration.csv"
@@ -54,7 +54,7 @@ class Smaller:
 
 
 def make_smaller(
-    model: Geolocator,
+    model: GeoModel,
     draft: Bundle,
     facts: Mapping[str, Any],
     wish: PrecisionWish,

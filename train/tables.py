@@ -27,12 +27,13 @@ from engines.choose import usable_cores
 from train.build import open_test
 from train.checkpoint import EVALUATION, load_checkpoint
 from train.comparison import Row, read_tables, show_table
-from train.config import TrainConfig, load_preset
+from train.config import ModelConfig, TrainConfig, load_preset
 from train.endings import telling
 from train.errors import TrainError
 from train.evaluate import evaluate_run
 from train.evaluation.report import MODES
 from train.files import refuse_file, write_aside
+from train.models.kinds import find_kind
 from train.processes import World
 from train.resume import load_state
 from train.training import train
@@ -202,13 +203,7 @@ def recipe(
     config = own
     if like is not None:
         base = load_preset(like)
-        model = replace(
-            base.model,
-            scene=own.model.scene,
-            text=own.model.text,
-            still=own.model.still,
-            attention_input=own.model.attention_input,
-        )
+        model = _like(base.model, own.model)
         loss = replace(own.loss, label_smoothing=base.loss.label_smoothing)
         config = replace(base, preset=preset, describes=own.describes, model=model, loss=loss)
         if config.model.text != "none":
@@ -219,6 +214,27 @@ def recipe(
     if changes["data"] != "rendered":
         changes["views"] = 1  # only rendering costs more than a step
     return replace(config, **changes)
+
+
+def _like(base: ModelConfig, own: ModelConfig) -> ModelConfig:
+    """The network that a row compares, of the size and with the aids of another preset.
+
+    Aids to fast training that its kind does not take are left out.
+    """
+    takes, plain = find_kind(own.kind).takes, ModelConfig(size=base.size)
+    left_out = [] if "warm_start" in takes else ["warm_start"]
+    if "keep_tokens" not in takes:
+        left_out += ["keep_tokens", "last_keep_tokens", "last_share"]
+    return replace(
+        base,
+        kind=own.kind,
+        scene=own.scene,
+        text=own.text,
+        still=own.still,
+        attention_input=own.attention_input,
+        options={**(base.options if base.kind == own.kind else {}), **own.options},
+        **{name: getattr(plain, name) for name in left_out},
+    )
 
 
 def cell_of(

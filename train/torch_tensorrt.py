@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from engines.base import EngineBuildError, EngineUnavailableError
+from train.models.geolocator import Geolocator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engines.bundle import Precision
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
 
 PAIRS = {
     "2.8": "10.12",
@@ -77,7 +78,7 @@ class FlatNetwork(nn.Module):
 
 
 def build_plan(
-    model: Geolocator,
+    model: GeoModel,
     outputs: Sequence[str],
     precision: Precision,
     *,
@@ -104,6 +105,11 @@ def build_plan(
         raise EngineBuildError(
             f"compiling with torch-tensorrt in {precision}: it does fp32 and fp16. Our int8 is "
             "written as a graph with its scales in it; compile that with --builder onnx."
+        )
+    if not isinstance(model, Geolocator):
+        raise EngineBuildError(
+            f"compiling {type(model).__name__} with torch-tensorrt: it takes VideoMAE alone. "
+            "Compile the graph with --builder onnx."
         )
     library = load_torch_tensorrt()
     dtype = _TYPES[precision]

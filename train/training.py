@@ -34,7 +34,6 @@ from train.guards import (
     with_advice,
 )
 from train.loop import Learner
-from train.models.geolocator import Geolocator
 from train.resume import FOLDER, STATE, Progress, load_state, save_state
 from train.stills import draw_stills, take_stills
 
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from train.config import TrainConfig
     from train.data.dataset import BadSample, ClipDataset
     from train.data.loading import Batch
+    from train.models.base import GeoModel
     from train.processes import World
 
 METRICS = "metrics.jsonl"
@@ -247,7 +247,7 @@ class _Run:
         assert self.sources.chosen_at is not None
         return self.sources.chosen_at
 
-    def _score(self, model: Geolocator) -> float:
+    def _score(self, model: GeoModel) -> float:
         """Share of right answers on what the best weights are chosen on."""
         dataset, level_chosen = self.sources.chosen_on, self._chosen_at()
         ancestors = dataset.hierarchy.ancestors[level_chosen]
@@ -288,7 +288,7 @@ class _Run:
             )
         return right / total
 
-    def _save_model(self, model: Geolocator, progress: Progress, score: float | None) -> None:
+    def _save_model(self, model: GeoModel, progress: Progress, score: float | None) -> None:
         facts = training_facts(self.config, self.sources.train) | self.facts
         facts |= {"step": progress.step, "bad_samples": len(progress.bad)}
         if score is not None:
@@ -405,7 +405,7 @@ def _announce(
     """Say what is about to happen, and what looks wrong."""
     done = f", going on at step {progress.step}" if progress.step else ""
     console.print(
-        f"training {config.preset} ({config.model.size}, {sources.train.name}, {sources.steps} "
+        f"training {config.preset} ({_network(config)}, {sources.train.name}, {sources.steps} "
         f"steps of {config.batch} clips{done}) into {run}",
         markup=False,
         highlight=False,
@@ -426,6 +426,12 @@ def _announce(
             "take them out of the labels.",
             markup=False,
         )
+
+
+def _network(config: TrainConfig) -> str:
+    """What is trained, in a word or two."""
+    model = config.model
+    return model.size if model.kind == "videomae" else f"{model.kind} {model.size}"
 
 
 def _forget_lines(path: Path, step: int, world: World) -> None:

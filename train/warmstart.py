@@ -9,7 +9,7 @@ Shape suffixes: N clips, P patches, V values of a tubelet, D width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 if TYPE_CHECKING:
-    from train.models.geolocator import Geolocator
-    from train.models.videomae import VideoMAEEncoder
+    from train.models.base import FeatureModel, GeoModel
 
 MOMENTUM = 0.05
 """Of the running mean and variance of features."""
@@ -27,18 +26,18 @@ KEPT_COMPONENT = 10
 """The strongest components start with equal weight; those weaker than this one fade out."""
 
 
-def widen_weights(encoder: VideoMAEEncoder) -> None:
+def widen_weights(encoder: nn.Module) -> None:
     """Draw every matrix of the blocks anew with a standard deviation of 1 / sqrt(fan-in).
 
     The customary 0.02 suits a width of 768 and more; at 160 it leaves GELU in its linear middle.
     Source: LeCun et al., Efficient BackProp, 1998, section 4.6.
     """
-    for parameter in encoder.blocks.parameters():
+    for parameter in encoder.get_submodule("blocks").parameters():
         if parameter.ndim == 2:
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
 
 
-def start_from_components(model: Geolocator, clips_NTHWC: Tensor) -> None:
+def start_from_components(model: GeoModel, clips_NTHWC: Tensor) -> None:
     """Let the patch embedding begin as the principal components of real tubelets.
 
     Colours of neighbouring pixels are so alike that a random embedding shows little more than
@@ -46,10 +45,10 @@ def start_from_components(model: Geolocator, clips_NTHWC: Tensor) -> None:
     random so that every coordinate carries a mixture, and doubled to stand out from the positions.
 
     Args:
-        model: its patch embedding is set.
+        model: its `encoder` has `tubelets`, which cuts clips, and `patch`, which is set.
         clips_NTHWC: uint8 clips to take the components from; some fifty are enough.
     """
-    encoder = model.encoder
+    encoder: Any = model.encoder
     with torch.no_grad():
         tubelets_XV = model.normalise(encoder.tubelets(clips_NTHWC)).flatten(0, 1)
         mean_V = tubelets_XV.mean(dim=0)
@@ -65,7 +64,7 @@ def start_from_components(model: Geolocator, clips_NTHWC: Tensor) -> None:
 
 
 class StandardisedHeads(nn.Module):
-    """A Geolocator whose heads see features of mean 0 and variance 1 while it trains.
+    """A network whose heads see features of mean 0 and variance 1 while it trains.
 
     Source: batch normalisation without affine part before a linear classifier, as in the linear
     probes of MAE (He et al., CVPR 2022, appendix A.1). Mean and variance are those of the clips of
@@ -75,11 +74,11 @@ class StandardisedHeads(nn.Module):
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, model: Geolocator) -> None:
+    def __init__(self, model: FeatureModel) -> None:
         """Wrap a model; its parameters are those of the wrapper."""
         super().__init__()
         self.model = model
-        width = model.config.width
+        width = model.width
         device = next(model.parameters()).device
         self.register_buffer("mean", torch.zeros(width, device=device))
         self.register_buffer("variance", torch.ones(width, device=device))
@@ -96,7 +95,7 @@ class StandardisedHeads(nn.Module):
                 self.variance.lerp_(variance_D * count / (count - 1).clamp_min(1), MOMENTUM)
         return self.model.answer((feature_ND - mean_D) / torch.sqrt(variance_D + EPSILON))
 
-    def fold_into(self, model: Geolocator) -> None:
+    def fold_into(self, model: FeatureModel) -> None:
         """Write the standardisation into the heads: the bare model then scores the same."""
         with torch.no_grad():
             for head in model.heads.values():

@@ -119,7 +119,9 @@ def evaluate(
     )
     val = None if task.val is None else pipeline.run(scorer, task.val)
     calibration, calibrated_by = _calibration(candidate, task, val)
+    scorer.take_routing()  # of the clips that calibrate
     passes = pipeline.run_all(scorer, task.tests)
+    routing = scorer.take_routing()
     everything = join([scored.predictions for scored in passes])
     evaluation = {
         "data": RENDERED if isinstance(dataset, RenderedClips) else dataset.name,
@@ -140,6 +142,8 @@ def evaluate(
         "bad_val_samples": bad_samples(() if val is None else val.bad),
         "command": command,
     }
+    if routing:
+        evaluation["routing"] = routing
     if plan.by_drive:
         evaluation["drives"] = _drives(passes, val, context, calibration)
     if against is not None:

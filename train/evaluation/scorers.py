@@ -18,7 +18,7 @@ from train.checkpoint import FACTS, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
 from train.models.heads import HEADS
-from train.models.videomae import SIZES
+from train.models.kinds import sized_shape
 from train.stills import draw_stills, take_stills
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from train.models.geolocator import Geolocator
+    from train.models.base import GeoModel
     from train.stills import Looks
 
 
@@ -49,13 +49,60 @@ class Scorer(Protocol):
     def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Logits of every level, [N, K], and of `scene` where the model has the scene groups."""
 
+    def take_routing(self) -> dict[str, Any]:
+        """How much was used of several parts since it was last asked; empty for most models."""
+
+
+class Routes:
+    """How much the clips that were scored used of several parts of a network."""
+
+    def __init__(self, names: Mapping[str, tuple[str, ...]]) -> None:
+        """Begin with no clip.
+
+        Args:
+            names: of the routes of each division.
+        """
+        self._names = names
+        self.forget()
+
+    def add(self, found: Mapping[str, torch.Tensor]) -> None:
+        """Count some clips.  [N, R] each, rows of sum 1."""
+        for division, shares_NR in found.items():
+            routes = shares_NR.shape[1]
+            self._shares[division] = self._shares.get(division, 0) + shares_NR.double().sum(0)
+            chosen = torch.bincount(shares_NR.argmax(1), minlength=routes)
+            self._chosen[division] = self._chosen.get(division, 0) + chosen
+            self._clips[division] = self._clips.get(division, 0) + len(shares_NR)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON: of each route its mean share, and how often it had the largest."""
+        return {
+            division: {
+                "clips": clips,
+                "routes": {
+                    name: {
+                        "mean_share": float(self._shares[division][number]) / clips,
+                        "largest": float(self._chosen[division][number]) / clips,
+                    }
+                    for number, name in enumerate(self._names[division])
+                },
+            }
+            for division, clips in self._clips.items()
+        }
+
+    def forget(self) -> None:
+        """Begin again."""
+        self._shares: dict[str, Any] = {}
+        self._chosen: dict[str, Any] = {}
+        self._clips: dict[str, int] = {}
+
 
 class CheckpointScorer:
     """A network in torch, on whatever device its weights are on."""
 
     def __init__(
         self,
-        model: Geolocator,
+        model: GeoModel,
         hierarchy: Hierarchy,
         *,
         label: str,
@@ -86,12 +133,13 @@ class CheckpointScorer:
         self._model = model.eval()
         self.hierarchy = hierarchy
         self.label = label
-        config = model.config
+        frames_seen, image_px = model.clip_shape[:2]
         self._still = still
         self._drawn = torch.Generator().manual_seed(0)
+        self._routes = Routes(model.route_names())
         self.clip_shape: tuple[int, int, Resize] = (
-            frames or config.frames,
-            config.image_px,
+            frames or frames_seen,
+            image_px,
             resize,
         )
 
@@ -109,10 +157,19 @@ class CheckpointScorer:
             clips = take_stills(clips, draw_stills(count, frames, self._still, self._drawn))
         return {name: values.numpy() for name, values in self._score(clips).items()}
 
+    def take_routing(self) -> dict[str, Any]:
+        """How much was used of several parts since it was last asked; empty for most models."""
+        found = self._routes.record()
+        self._routes.forget()
+        return found
+
     def _score(self, clips_NTHWC: torch.Tensor) -> dict[str, torch.Tensor]:
         device = next(self._model.parameters()).device
         with torch.inference_mode():
             outputs = self._model(clips_NTHWC.to(device))
+        self._routes.add(
+            {name: shares.float().cpu() for name, shares in self._model.routing(outputs).items()}
+        )
         return {name: values.float().cpu() for name, values in outputs.items() if name in HEADS}
 
 
@@ -153,6 +210,10 @@ class BundleScorer:
         wanted = HEADS if self.bundle.manifest.scenes == SCENE_GROUPS else LEVELS
         return {name: outputs[name] for name in wanted}
 
+    def take_routing(self) -> dict[str, Any]:
+        """Nothing: a graph answers with scores alone."""
+        return {}
+
 
 def seen_stills(model: Mapping[str, Any]) -> dict[str, Any]:
     """What a scorer is told of the frames that a network is shown, by its recipe.
@@ -162,7 +223,9 @@ def seen_stills(model: Mapping[str, Any]) -> dict[str, Any]:
     """
     if model.get("still", "none") == "none":
         return {}
-    return {"still": model["still"], "frames": SIZES[model["size"]].frames}
+    kind, options = model.get("kind", "videomae"), model.get("options", {})
+    shape = sized_shape(kind, model["size"], options)
+    return {"still": model["still"], "frames": shape.frames}
 
 
 def open_model(

@@ -1,4 +1,4 @@
-"""The network that is trained, exported and scanned with: encoder, classifiers, teachers.
+"""VideoMAE with classifiers: the network of CityGuessr, and the one that we ship.
 
 Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, P patches, D width, K classes.
 """
@@ -6,22 +6,26 @@ Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, P patches, D w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calibration.ranges import Family
-from engines.bundle import LEVELS
-from train.models.heads import HEADS, Heads
-from train.models.teachers import TeacherConfig, Teachers
-from train.models.videomae import VideoMAEConfig, VideoMAEEncoder
+from train.models.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PLAIN,
+    FeatureModel,
+    Kind,
+    Loaded,
+    Wanted,
+)
+from train.models.teachers import TeacherConfig
+from train.models.videomae import SIZES, VideoMAEConfig, VideoMAEEncoder
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of R, G, B in [0, 1]: what VideoMAE's published weights were trained with."""
-PLAIN = TeacherConfig(scene="linear")
-"""Five linear classifiers and no teachers."""
-
+if TYPE_CHECKING:
+    import onnx
 
 BLOCK_FAMILIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("qkv", ("query", "key", "value"), "norm1"),
@@ -32,11 +36,10 @@ BLOCK_FAMILIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
 """Of each block: a name, the layers, and what puts out the tensor that they read."""
 
 
-class Geolocator(nn.Module):
-    """Clips of bytes to the scores of four place levels and, with a scene head, of scene groups."""
+class Geolocator(FeatureModel):
+    """A video transformer whose mean token four linear classifiers read, and maybe teachers."""
 
-    mean: Tensor
-    std: Tensor
+    kind = "videomae"
 
     def __init__(
         self,
@@ -46,44 +49,11 @@ class Geolocator(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         teachers: TeacherConfig = PLAIN,
     ) -> None:
-        """Build with random weights.
-
-        Args:
-            config: shape of the encoder.
-            classes: how many classes each of city, state, country, continent and scene has.
-            mean: of R, G, B in [0, 1]; subtracted inside the network.
-            std: of R, G, B in [0, 1]; divided by inside the network.
-            teachers: which of them there are, and what kind of scene head.
-
-        Raises:
-            ValueError: `classes` does not name exactly the five heads, or has an empty one.
-        """
-        if set(classes) != set(HEADS) or min(classes.values()) < 1:
-            raise ValueError(
-                f"building a Geolocator with classes {dict(classes)}: "
-                f"needed is a positive count for each of {', '.join(HEADS)}."
-            )
-        super().__init__()
-        self.config = config
-        self.classes = {head: int(classes[head]) for head in HEADS}
+        """Build with random weights; see `GeoModel`."""
+        super().__init__(config, classes, mean, std, teachers)
+        self.tokens = config.tokens
         self.encoder = VideoMAEEncoder(config)
-        linear = HEADS if teachers.scene == "linear" else LEVELS
-        self.heads = Heads(config.width, {head: self.classes[head] for head in linear})
-        places = sum(self.classes[level] for level in LEVELS)
-        self.teachers = Teachers(teachers, classes=places, scenes=self.classes["scene"])
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what the exported network answers, in their order."""
-        scene = () if self.teachers.config.scene == "none" else ("scene",)
-        return (*LEVELS, *scene, "feature")
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Width of every head and of the feature."""
-        return {**self.classes, "feature": self.config.width}
+        self.add_heads()
 
     def families(self) -> tuple[Family, ...]:
         """Linear layers of the blocks that read one tensor, for quantization; see `Family`."""
@@ -97,46 +67,77 @@ class Geolocator(nn.Module):
             for name, linears, source in BLOCK_FAMILIES
         )
 
-    def forward(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> dict[str, Tensor]:
-        """Score clips.  uint8 [N, T, H, W, 3] -> logits [N, K] per head, and `feature` [N, D].
-
-        The feature is the mean of the last block's tokens; the classifiers are linear in it.
-        `text` [N, E] is there as well while a model with a text head trains.
-
-        Args:
-            clip_NTHWC: clips.
-            kept_NP: tubelets that each clip is seen through, as `random_tokens` draws them: half of
-                them train in less than half the time (PatchDropout, Liu et al., WACV 2023). None
-                for all.
-
-        Raises:
-            ValueError: another type or shape.
-        """
-        return self.answer(self.features(clip_NTHWC, kept_NP))
-
-    def answer(self, feature_ND: Tensor) -> dict[str, Tensor]:
-        """What the classifiers and teachers make of a feature; see `forward`."""
-        found = self.heads(feature_ND)
-        taught = self.teachers([found[level] for level in LEVELS], text=self.training)
-        return {**found, **taught, "feature": feature_ND}
-
     def features(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> Tensor:
         """Mean token of each clip.  uint8 [N, T, H, W, 3] -> [N, D]; see `forward`."""
-        expected = (self.config.frames, self.config.image_px, self.config.image_px, 3)
-        if clip_NTHWC.dtype != torch.uint8 or tuple(clip_NTHWC.shape[1:]) != expected:
-            raise ValueError(
-                f"a Geolocator takes uint8 [N, {', '.join(map(str, expected))}], "
-                f"was given {clip_NTHWC.dtype} {list(clip_NTHWC.shape)}."
-            )
+        self.check_clip(clip_NTHWC)
         tubelets_NPV = self.encoder.tubelets(clip_NTHWC)
         if kept_NP is not None:  # chosen as bytes: what is dropped is never normalised
             tubelets_NPV = tubelets_NPV.take_along_dim(kept_NP[..., None], dim=1)
         feature_ND: Tensor = self.encoder.encode(self.normalise(tubelets_NPV), kept_NP).mean(dim=1)
         return feature_ND
 
-    def normalise(self, tubelets_NPV: Tensor) -> Tensor:
-        """Bytes to what the encoder takes: (value / 255 - mean) / std, colour by colour."""
-        pixels = self.config.token_values // 3
-        scale_V = (1 / (255 * self.std)).repeat(pixels)
-        shift_V = (-self.mean / self.std).repeat(pixels)
-        return tubelets_NPV * scale_V + shift_V
+
+def load(wanted: Wanted) -> Loaded:
+    """VideoMAE's published weights; the shape is theirs, but for single pictures."""
+    from train.models.pretrained import load_pretrained
+
+    shape, encoder, report = load_pretrained(
+        wanted.source,
+        num_heads=wanted.num_heads,
+        is_accepted=wanted.is_accepted,
+        tell=wanted.tell,
+    )
+    if wanted.is_still:
+        shape, encoder = as_picture(shape, encoder)
+    tensors = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    return Loaded(shape=shape, tensors=tensors, report=report)
+
+
+def one_frame(shape: VideoMAEConfig) -> VideoMAEConfig:
+    """The shape for single pictures: a tubelet is a patch."""
+    return replace(shape, frames=1, tubelet_frames=1)
+
+
+def as_picture(
+    shape: VideoMAEConfig, encoder: VideoMAEEncoder
+) -> tuple[VideoMAEConfig, VideoMAEEncoder]:
+    """A video transformer as one of single pictures, for a picture that stands still.
+
+    Its tubelets then hold the same patch `tubelet_frames` times, so that the weights over time add
+    up; positions are those of the first step. What differs from video is the frames alone.
+    Source: the inverse of inflation (Carreira and Zisserman, CVPR 2017, section 2.1).
+    """
+    picture = VideoMAEEncoder(one_frame(shape))
+    state = encoder.state_dict()
+    by_time = state["patch.weight"].unflatten(1, (shape.tubelet_frames, -1))
+    picture.load_state_dict({**state, "patch.weight": by_time.sum(dim=1)})
+    return picture.config, picture
+
+
+def warm_start(model: Geolocator, clips_NTHWC: Tensor) -> None:
+    """Wide weights, and principal components as the patch embedding."""
+    from train.warmstart import start_from_components, widen_weights
+
+    widen_weights(model.encoder)
+    start_from_components(model, clips_NTHWC)
+
+
+def graph(model: Geolocator) -> onnx.GraphProto:
+    """The network as ONNX, node by node."""
+    from train.onnx_graph import build_graph
+
+    return build_graph(model)
+
+
+KIND = Kind(
+    title="VideoMAE",
+    noun="a video transformer",
+    model=Geolocator,
+    shape=VideoMAEConfig,
+    sizes=SIZES,
+    one_frame=one_frame,
+    takes=frozenset(("keep_tokens", "num_heads", "warm_start")),
+    load=load,
+    warm_start=warm_start,
+    graph=graph,
+)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from train.errors import WeightsError
+from train.models.published import Layout, WeightsReport
 from train.models.videomae import (
     VideoMAEConfig,
     VideoMAEEncoder,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Layout = Literal["transformers", "original"]
 HeadChoice = Literal["corrected", "config"] | int
 """corrected: what VideoMAE of this width was trained with; config: what `config.json` says; or a
 number."""
@@ -60,29 +60,6 @@ _BLOCK_PART = r"(blocks\.\d+\.)(norm1|norm2|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weig
 _POSITIONS = ("embeddings.position_embeddings", "pos_embed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainedReport:
-    """What was read, for the record and for a person."""
-
-    source: str
-    """Hub id, or the name of the folder or file; no path."""
-    revision: str | None
-    """Commit of the hub, where it is known."""
-    sha256: dict[str, str]
-    """Of the files of weights, by name."""
-    layout: Layout
-    used: tuple[str, ...]
-    """Names of the tensors that went into the encoder, as the file has them."""
-    left_out: dict[str, str]
-    """Name of every other tensor, and why it has no place in an encoder."""
-    heads: int
-    """What the encoder was built with."""
-    config_heads: int | None
-    """What the file says; None where it says nothing."""
-    notes: tuple[str, ...] = ()
-    """What a person should know, such as a corrected number of heads."""
-
-
 def load_pretrained(
     source: str | Path,
     *,
@@ -91,7 +68,7 @@ def load_pretrained(
     revision: str | None = None,
     is_accepted: bool = False,
     tell: Callable[[str], None] = lambda text: None,
-) -> tuple[VideoMAEConfig, VideoMAEEncoder, PretrainedReport]:
+) -> tuple[VideoMAEConfig, VideoMAEEncoder, WeightsReport]:
     """Read published weights into an encoder.
 
     Args:
@@ -132,7 +109,7 @@ def load_pretrained(
     parts = _sort(weights.tensors, layout, config, name)
     if any(reason == _FINAL_NORM for reason in parts.left_out.values()):
         notes.append("pretrained and not fine-tuned: the final norm of pretraining is left out")
-    report = PretrainedReport(
+    report = WeightsReport(
         source=name,
         revision=commit,
         sha256=weights.sha256,

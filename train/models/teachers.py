@@ -19,9 +19,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-SceneHead = Literal["none", "linear", "attention"]
+SceneHead = Literal["none", "linear", "attention", "own"]
 """none: the model says nothing of scenes; linear: one classifier beside the four; attention: as in
-the paper, on what Self-Cross Attention makes of the four."""
+the paper, on what Self-Cross Attention makes of the four; own: what a kind of network brings."""
 AttentionInput = Literal["logits", "probs"]
 
 LIFTED = 6

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from tests.cityguessr import write_release
 from tests.clips import NumberedClips
 from tests.process import geotag_environ
-from train.build import as_picture, open_sources
+from train.build import open_sources
 from train.config import TrainConfig, load_preset
 from train.data.clips import rendered_hierarchy, rendered_places_csv
 from train.data.dataset import BadSample, Entry, Sample, View
@@ -30,6 +30,7 @@ from train.evaluate import app as evaluate_app
 from train.export import export_bundle
 from train.fit import app, new_run_folder
 from train.loop import Learner
+from train.models.geolocator import as_picture
 from train.models.videomae import VideoMAEConfig, VideoMAEEncoder
 from train.processes import World
 from train.resume import load_state

@@ -1,0 +1,87 @@
+"""Every kind of network in miniature, and what it is trained on in tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from engines.bundle import LEVELS
+from train.losses import LossConfig, Targets, loss_sums
+from train.models.kinds import find_kind
+from train.models.teachers import TeacherConfig
+from train.models.timesformer import TimeSformerConfig
+from train.models.videomae import VideoMAEConfig
+from train.models.vit import ViTConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+    from train.models.base import GeoModel
+
+CLASSES = {"city": 9, "state": 7, "country": 5, "continent": 3, "scene": 16}
+_TRANSFORMER: dict[str, Any] = {"image_px": 32, "width": 32, "depth": 2, "heads": 2,
+                                "mlp_width": 48, "patch_px": 8}  # fmt: skip
+SMALL: dict[str, Any] = {
+    "videomae": VideoMAEConfig(frames=4, **_TRANSFORMER),
+    "timesformer": TimeSformerConfig(frames=3, **_TRANSFORMER),
+    "vit": ViTConfig(frames=1, **_TRANSFORMER),
+    "vit, frames averaged": ViTConfig(frames=3, pooling="mean", **_TRANSFORMER),
+}
+"""By kind; what follows a comma is another form of it."""
+
+
+def build(name: str) -> GeoModel:
+    """One of SMALL with random weights and, where it can have one, a linear scene head."""
+    kind = find_kind(name.partition(",")[0])
+    scene = "linear" if "linear" in kind.scenes else kind.scenes[-1]
+    torch.manual_seed(0)
+    return kind.model(SMALL[name], CLASSES, teachers=TeacherConfig(scene=scene))
+
+
+def make_loud(model: GeoModel) -> GeoModel:
+    """Weights and biases large enough for logits that differ from clip to clip."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim > 1 and name.rpartition(".")[2] not in model.undecayed:
+                value.copy_(torch.randn(value.shape, generator=generator))
+                value.mul_(1.2 * value[0].numel() ** -0.5)
+            else:
+                value.add_(0.1 * torch.randn(value.shape, generator=generator))
+    return model
+
+
+def clips_for(model: GeoModel, count: int) -> Tensor:
+    """Coarse patches of colour, each clip its own, under noise that changes with every frame."""
+    frames, height, width, _ = model.clip_shape
+    rng = np.random.default_rng(0)
+    steady = rng.uniform(0, 255, (count, 1, 4, 4, 3)).repeat(height // 4, 2).repeat(width // 4, 3)
+    noisy = steady + rng.normal(0, 20, (count, frames, height, width, 3))
+    return torch.from_numpy(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def targets_for(count: int) -> Targets:
+    """Each clip its own city as far as there are cities."""
+    ids = torch.arange(count)
+    scene_N = ids % CLASSES["scene"]
+    return Targets(
+        labels={level: ids % CLASSES[level] for level in LEVELS},
+        scene_NS=torch.nn.functional.one_hot(scene_N, CLASSES["scene"]).float(),
+        scene_N=scene_N,
+    )
+
+
+def loss_of(model: GeoModel, clips: Tensor, targets: Targets) -> Tensor:
+    """All that it is taught, a mean over clips."""
+    has_scene = "scene" in model.outputs
+    outputs = model(clips)
+    sums = loss_sums(outputs, targets, LossConfig(scene_weight=1.0 if has_scene else 0.0))
+    return _sum({**sums, **model.extra_losses(outputs, targets)}.values()) / len(clips)
+
+
+def _sum(values: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(values)).sum()

@@ -1,0 +1,228 @@
+"""Every kind of network from a preset to tags, and from published weights into a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from calibration.errors import CalibrationError
+from engines.bundle import read_bundle
+from geotag.cli import main as geotag
+from geotag.wish import PrecisionWish
+from tests.unit.train.test_fit import Footage, fit
+from train.build import build_model, open_sources
+from train.checkpoint import load_checkpoint
+from train.config import TrainConfig, load_preset
+from train.data.rendered import write_video
+from train.data.sources import SOURCES, Source
+from train.data.world import draw_drive
+from train.errors import TrainError
+from train.evaluate import evaluate_run, write_evaluation
+from train.evaluation.scorers import Routes
+from train.export import export_bundle
+from train.models.timesformer import TimeSformer
+from train.resume import load_state
+from train.tables import recipe
+
+transformers = pytest.importorskip("transformers")
+
+SMALL: dict[str, Any] = {"image_px": 32, "width": 32, "depth": 1, "heads": 2, "mlp_width": 48}
+PRESETS = ("timesformer", "mae-random", "mae-frames")
+"""Of each kind but the first, which has tests of its own."""
+
+
+@pytest.fixture(autouse=True)
+def _noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {split: Footage() for split in ("train", "val", "test")}
+    monkeypatch.setitem(SOURCES, "noise", Source(open=lambda request: parts[request.split]))
+
+
+def tiny(preset: str, **options: object) -> TrainConfig:
+    """A preset as the tables try it in the rendered world, and smaller still."""
+    config = recipe(preset, like="demo", data="noise:.", steps=3)
+    model = replace(config.model, options={**SMALL, "frames": 3, **options})
+    return replace(config, model=model, batch=4, val_clips=6, test_clips=6)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_trains_is_measured_becomes_a_bundle_and_tags(preset: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    config, run, bundle = tiny(preset), tmp_path / "run", tmp_path / "bundle"
+    assert config.model.warm_start
+    said = fit(config, run)
+    assert f"({config.model.kind} tiny, noise" in said
+    model, record = load_checkpoint(run)
+    assert record["kind"] == config.model.kind
+    assert load_state(run).architecture == model.config
+    assert model.clip_shape == (1 if preset == "mae-random" else 3, 32, 32, 3)
+
+    console = Console(file=io.StringIO())
+    evaluation = evaluate_run(model, config, workers=0, console=console, command="a command")
+    write_evaluation(evaluation, run, plots=False)
+    report = export_bundle(run, bundle, console=console)
+    assert report.parity["ONNX Runtime"] is not None
+    with pytest.raises(CalibrationError, match="has no int8"):
+        export_bundle(run, tmp_path / "int8", console=console, wish=PrecisionWish(precision="int8"))
+    manifest = read_bundle(bundle).manifest
+    assert manifest.training["model_kind"] == config.model.kind
+    assert manifest.input.frames == model.clip_shape[0]
+
+    write_video(draw_drive("test", 0), tmp_path / "drive.mp4", duration_s=3.0, render_width=160)
+    tags = tmp_path / "tags.csv"
+    words = ["scan", tmp_path / "drive.mp4", "--bundle", bundle, "--out", tags]
+    assert geotag(list(map(str, words))) == 0
+    with tags.open(encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["status"], bool(row["city_1"])) == ("ok", True)
+
+
+def test_float16_is_made_of_a_traced_graph(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    config, run = tiny("timesformer"), tmp_path / "run"
+    fit(config, run)
+    model, _ = load_checkpoint(run)
+    console = Console(file=io.StringIO())
+    write_evaluation(
+        evaluate_run(model, config, workers=0, console=console, command=""), run, plots=False
+    )
+    wish = PrecisionWish(
+        precision="fp16", calib="rendered", calib_clips=32, judged_clips=32, force=True
+    )
+    export_bundle(run, tmp_path / "bundle", console=console, wish=wish)
+    assert "fp16" in read_bundle(tmp_path / "bundle").precisions
+
+
+def test_rows_of_a_table_keep_their_kind_and_only_the_aids_that_it_takes() -> None:
+    demo = load_preset("demo").model
+    divided, still = recipe("timesformer", like="demo").model, recipe("mae-last", like="demo").model
+    assert (divided.kind, divided.size, divided.still) == ("timesformer", "tiny", "none")
+    assert (divided.keep_tokens, divided.last_share) == (1.0, 0.0)
+    assert divided.warm_start
+    assert (still.kind, still.size, still.still) == ("vit", "tiny", "last")
+    assert (still.keep_tokens, still.last_share) == (demo.keep_tokens, demo.last_share)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_kind": "nosuch"}, "'nosuch' is none of videomae, timesformer, vit"),
+        ({"model_frames": 0.5}, "model.frames 0.5 must be such as 16"),
+        ({"model_width": 33}, "width must be a multiple of heads"),
+        ({"model_pooling": "cls"}, "no \\['pooling'\\]"),
+        ({"model_kind": "timesformer"}, "keep_tokens is nothing that TimeSformer has"),
+        ({"model_kind": "vit", "model_pooling": "max"}, "it is one of cls, mean"),
+        ({"model_kind": "vit", "model_num_heads": 3}, "num_heads is nothing that ViT has"),
+    ],
+)
+def test_what_a_kind_cannot_have_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load_preset("demo", **changes)
+
+
+def test_options_of_a_kind_stand_among_the_others_in_a_preset(tmp_path: Path) -> None:
+    source = Path(__file__).parents[3] / "train/presets/mae-random.toml"
+    own = tmp_path / "own.toml"
+    own.write_text(source.read_text().replace('kind = "vit"', 'kind = "vit"\npooling = "mean"'))
+    config = load_preset(str(own))
+    assert config.model.options == {"pooling": "mean"}
+    own.write_text(source.read_text().replace('kind = "vit"', 'kind = "vit"\ntubelet_frames = 2'))
+    with pytest.raises(ValueError, match=r"unknown keys \['tubelet_frames'\]"):
+        load_preset(str(own))
+
+
+# --- published weights ---
+
+
+def write_timesformer(folder: Path, **said: object) -> Path:
+    torch.manual_seed(0)
+    config = transformers.TimesformerConfig(
+        image_size=32, patch_size=16, num_frames=3, hidden_size=32, num_hidden_layers=1,
+        num_attention_heads=2, intermediate_size=48,
+    )  # fmt: skip
+    transformers.TimesformerModel(config).save_pretrained(folder)
+    if said:
+        (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    return folder
+
+
+def begun(config: TrainConfig) -> tuple[Any, dict[str, Any], str]:
+    lines: list[str] = []
+    model, facts = build_model(config, open_sources(config), tell=lines.append)
+    return model, facts, "\n".join(lines)
+
+
+def test_training_begins_with_published_weights(tmp_path: Path) -> None:
+    folder = write_timesformer(tmp_path / "net")
+    config = replace(tiny("timesformer"), pretrained=str(folder))
+    model, facts, said = begun(config)
+    assert isinstance(model, TimeSformer)
+    wanted = load_file(folder / "model.safetensors")["embeddings.time_embeddings"][0]
+    torch.testing.assert_close(model.encoder.times.detach(), wanted, rtol=0, atol=0)
+    assert facts["pretrained"] == "net"
+    assert "27 tensors used, 0 left out, 2 heads" in said
+    assert "warning" not in said
+
+
+def test_pixels_unlike_those_of_the_weights_are_told(tmp_path: Path) -> None:
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    folder = write_timesformer(tmp_path / "net", **half)
+    config = replace(tiny("timesformer"), pretrained=str(folder))
+    assert "were trained with the mean (0.5, 0.5, 0.5)" in begun(config)[2]
+    config = replace(config, model=replace(config.model, normalisation="half"))
+    model, _, said = begun(config)
+    assert "warning" not in said
+    np.testing.assert_array_equal(model.mean.numpy(), [0.5] * 3)
+
+
+def test_weights_of_another_shape_than_the_recipe_names_are_refused(tmp_path: Path) -> None:
+    folder = write_timesformer(tmp_path / "net")
+    config = replace(tiny("timesformer", width=64), pretrained=str(folder))
+    with pytest.raises(TrainError, match="have width 32, the recipe asks for 64"):
+        begun(config)
+
+
+# --- routing ---
+
+
+def test_routes_are_counted_by_hand() -> None:
+    routes = Routes({"expert": ("indoor", "nature", "urban")})
+    assert routes.record() == {}
+    routes.add({"expert": torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.25, 0.75]])})
+    routes.add({"expert": torch.tensor([[0.25, 0.25, 0.5]])})
+    assert routes.record()["expert"] == {
+        "clips": 3,
+        "routes": {
+            "indoor": {"mean_share": 0.25, "largest": pytest.approx(1 / 3)},
+            "nature": {"mean_share": 0.25, "largest": 0.0},
+            "urban": {"mean_share": 0.5, "largest": pytest.approx(2 / 3)},
+        },
+    }
+    routes.forget()
+    assert routes.record() == {}
+
+
+def test_an_evaluation_reports_the_routes_of_the_clips_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("timesformer")
+    fit(config, tmp_path / "run")
+    model, _ = load_checkpoint(tmp_path / "run")
+    monkeypatch.setattr(model, "route_names", lambda: {"side": ("left", "right")})
+    halves = torch.tensor([0.75, 0.25])
+    monkeypatch.setattr(
+        model, "routing", lambda outputs: {"side": halves.expand(len(outputs["city"]), 2)}
+    )
+    console = Console(file=io.StringIO())
+    found = evaluate_run(model, config, workers=0, console=console, command="")
+    assert found["routing"]["side"]["clips"] == found["clips"]
+    assert found["routing"]["side"]["routes"]["left"] == {"mean_share": 0.75, "largest": 1.0}
