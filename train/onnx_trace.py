@@ -58,7 +58,7 @@ def trace(model: GeoModel) -> onnx.GraphProto:
     except ImportError as exc:
         raise ExportError(
             f"writing {type(model).__name__} as ONNX: {exc}. Install it with "
-            "`pip install 'geotag-video[train]'`."
+            "`pip install '.[cpu,models]'` in geotag's source folder."
         ) from exc
     except (torch.onnx.OnnxExporterError, torch.export.UserError) as exc:  # type: ignore[attr-defined]
         raise ExportError(
