@@ -10,6 +10,7 @@ import torch
 from engines.bundle import LEVELS
 from train.losses import LossConfig, Targets, loss_sums
 from train.models.kinds import find_kind
+from train.models.planet import PlanetConfig
 from train.models.teachers import TeacherConfig
 from train.models.timesformer import TimeSformerConfig
 from train.models.videomae import VideoMAEConfig
@@ -30,6 +31,11 @@ SMALL: dict[str, Any] = {
     "timesformer": TimeSformerConfig(frames=3, **_TRANSFORMER),
     "vit": ViTConfig(frames=1, **_TRANSFORMER),
     "vit, frames averaged": ViTConfig(frames=3, pooling="mean", **_TRANSFORMER),
+    "planet": PlanetConfig(frames=1, image_px=64, backbone="resnet-tiny"),
+    "planet, album": PlanetConfig(
+        frames=3, image_px=64, backbone="resnet-tiny", album=True, album_width=96
+    ),
+    "planet, vit": PlanetConfig(frames=2, image_px=32, backbone="vit-tiny"),
 }
 """By kind; what follows a comma is another form of it."""
 
