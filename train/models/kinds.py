@@ -18,6 +18,7 @@ KINDS: dict[str, str] = {
     "timesformer": "train.models.timesformer",
     "vit": "train.models.vit",
     "planet": "train.models.planet",
+    "isns": "train.models.isns",
 }
 """Name -> the module whose `KIND` says all that is to be said of it."""
 
