@@ -152,12 +152,13 @@ def check(stored: bytes, model: GeoModel, count: int, allowed: float) -> None:
 
 
 @traced
-def test_its_graph_keeps_norms_and_gelus_whole(name: str) -> None:
+def test_its_graph_keeps_norms_and_gelus_whole_and_folds_batch_norms(name: str) -> None:
     pytest.importorskip("onnxscript")
     model = build(name).eval()
     kinds = [node.op_type for node in graph_of(model).node]
     modules = list(model.modules())
     norms = sum(isinstance(module, torch.nn.LayerNorm) for module in modules)
     assert kinds.count("LayerNormalization") == norms
-    assert "Erf" not in kinds
+    assert kinds.count("Conv") == sum(isinstance(each, torch.nn.Conv2d) for each in modules)
+    assert not {"Erf", "BatchNormalization", "LSTM"} & set(kinds)
     assert "Constant" not in kinds

@@ -3,13 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
 import torch
 
 from engines.bundle import LEVELS
 from tests.kinds import CLASSES, SMALL, build, clips_for, make_loud
 from train.config import load_preset
-from train.graphs import graph_of
 from train.models.planet import KIND, Lstm, Planet
 from train.tables import recipe
 
@@ -57,16 +55,6 @@ def test_single_pictures_of_a_clip_are_scored_alone_and_log_probabilities_averag
     for level in LEVELS:
         wanted = torch.stack([one[level].log_softmax(1) for one in each]).mean(0)
         torch.testing.assert_close(found[level], wanted, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["planet, album", "isns"])
-def test_batch_norms_are_folded_into_their_convolutions(name: str) -> None:
-    pytest.importorskip("onnxscript")
-    model = make_loud(build(name)).eval()
-    convolutions = [each for each in model.modules() if isinstance(each, torch.nn.Conv2d)]
-    kinds = [node.op_type for node in graph_of(model).node]
-    assert kinds.count("Conv") == len(convolutions)
-    assert not {"BatchNormalization", "LSTM"} & set(kinds)
 
 
 def test_the_album_sees_whole_clips_and_the_other_a_random_frame() -> None:
