@@ -16,12 +16,12 @@ three superclasses of the experts. It is this prediction that gates, never a lab
 in training alone. All three experts are computed for every clip, since a graph has no branches: the
 cost that is counted is that of all three and of the scene head.
 
-Superclasses: `paper` has those of the original, by the first level of Places' own hierarchy. Cameras
-behind a windscreen are hardly ever indoors, and the rendered world is nowhere indoors: its expert
-would see nothing. `road` divides what roads lead through, so that each expert has clips of its own.
+Superclasses: `paper` has those of the original, by the first level of Places itself. Dashcams
+are hardly ever indoors, and the rendered world is nowhere indoors: that expert would see nothing.
+`road` divides what roads lead through, so that each expert has clips of its own.
 
-Shape suffixes: N clips, T frames, B pictures (N T), H and W pixels, C = 3 colours, S scene groups, E
-experts, D width, K classes.
+Shape suffixes: N clips, T frames, B pictures (N T), H and W pixels, C = 3 colours, S scene groups,
+E experts, D width, K classes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
 from engines.bundle import LEVELS
 from train.losses import NO_SCENE
@@ -74,6 +73,8 @@ SUPERCLASSES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     },
 }
 """Name of each expert and its groups; every group has one expert."""
+OWN = TeacherConfig(scene="own")
+"""Its scene head is its own."""
 SOME = 1e-12
 """Least share of an expert in a mixture, whose logarithm is taken."""
 
@@ -136,7 +137,7 @@ class Isns(GeoModel):
         classes: Mapping[str, int],
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        teachers: TeacherConfig = TeacherConfig(scene="own"),
+        teachers: TeacherConfig = OWN,
     ) -> None:
         """Build with random weights, the experts alike; see `GeoModel`."""
         super().__init__(config, classes, mean, std, teachers)
@@ -287,7 +288,9 @@ def _load_run(wanted: Wanted) -> Loaded:
     base: Planet = model  # type: ignore[assignment]
     shape = replace(wanted.shape, backbone=base.config.backbone)
     state = {
-        name: value for name, value in base.encoder.state_dict().items() if value.is_floating_point()
+        name: value
+        for name, value in base.encoder.state_dict().items()
+        if value.is_floating_point()
     }
     tensors, notes = _deal(shape, state), []
     if {level: base.classes[level] for level in LEVELS} == {

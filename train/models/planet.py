@@ -58,9 +58,7 @@ class PlanetConfig:
     @property
     def width(self) -> int:
         """D: of the feature that classifiers read."""
-        return (
-            self.album_width if self.album else find_backbone(self.backbone, self.image_px).width
-        )
+        return self.album_width if self.album else find_backbone(self.backbone, self.image_px).width
 
     @property
     def depth(self) -> int:

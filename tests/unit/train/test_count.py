@@ -34,7 +34,7 @@ PLACES = 166 + 157 + 91 + 6
         ("timesformer", "base", {}, 121.3, 590 / 3),
         # ViT-B/16 at 224 px: 85.8 M and 17.6 G for one picture.
         ("vit", "base", {"frames": 1}, 85.8, 17.58),
-        # ResNets of torchvision at 224 px: 25.6 M and 4.09 G, 44.5 M and 7.80 G, with 1,000 classes.
+        # torchvision at 224 px: 25.6 M and 4.09 G, 44.5 M and 7.80 G, with 1,000 classes.
         ("planet", "resnet50", {"frames": 1}, 23.51, 4.09),
         ("planet", "resnet101", {"frames": 1}, 42.50, 7.80),
     ],

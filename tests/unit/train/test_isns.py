@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 SCENE = TeacherConfig(scene="own")
 
 
-def loud(gate: str, **changes: Any) -> Isns:
+def loud(gate: str) -> Isns:
     torch.manual_seed(0)
-    return make_loud(Isns(replace(SMALL["isns"], gate=gate, **changes), CLASSES, teachers=SCENE))  # type: ignore[return-value]
+    return make_loud(Isns(replace(SMALL["isns"], gate=gate), CLASSES, teachers=SCENE))  # type: ignore[return-value]
 
 
 def by_expert(model: Isns, clips: Tensor) -> dict[str, Tensor]:
@@ -273,9 +273,9 @@ def test_published_weights_go_into_the_shared_stages_and_into_every_expert(tmp_p
     model = Isns(loaded.shape, CLASSES, teachers=SCENE).eval()
     found = model.load_state_dict(dict(loaded.tensors), strict=False)
     assert not found.unexpected_keys
-    assert {
-        name for name in found.missing_keys if not name.endswith("num_batches_tracked")
-    } == {name for name in model.state_dict() if name.startswith("heads.")}
+    assert {name for name in found.missing_keys if not name.endswith("num_batches_tracked")} == {
+        name for name in model.state_dict() if name.startswith("heads.")
+    }
     clips = clips_for(model, 2)
     pixels = model.normalise(clips[:, 0].float()).permute(0, 3, 1, 2)
     with torch.inference_mode():
