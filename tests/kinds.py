@@ -9,7 +9,9 @@ import torch
 
 from engines.bundle import LEVELS
 from train.losses import LossConfig, Targets, loss_sums
+from train.models.isns import IsnsConfig
 from train.models.kinds import find_kind
+from train.models.planet import PlanetConfig
 from train.models.teachers import TeacherConfig
 from train.models.timesformer import TimeSformerConfig
 from train.models.videomae import VideoMAEConfig
@@ -30,6 +32,14 @@ SMALL: dict[str, Any] = {
     "timesformer": TimeSformerConfig(frames=3, **_TRANSFORMER),
     "vit": ViTConfig(frames=1, **_TRANSFORMER),
     "vit, frames averaged": ViTConfig(frames=3, pooling="mean", **_TRANSFORMER),
+    "planet": PlanetConfig(frames=1, image_px=64, backbone="resnet-tiny"),
+    "planet, album": PlanetConfig(
+        frames=3, image_px=64, backbone="resnet-tiny", album=True, album_width=96
+    ),
+    "isns": IsnsConfig(frames=1, image_px=64, backbone="resnet-tiny"),
+    "isns, soft": IsnsConfig(
+        frames=2, image_px=64, backbone="resnet-tiny", gate="soft", superclasses="paper"
+    ),
 }
 """By kind; what follows a comma is another form of it."""
 
@@ -67,7 +77,7 @@ def clips_for(model: GeoModel, count: int) -> Tensor:
 def targets_for(count: int) -> Targets:
     """Each clip its own city as far as there are cities."""
     ids = torch.arange(count)
-    scene_N = ids % CLASSES["scene"]
+    scene_N = 3 * ids % CLASSES["scene"]  # a few of them of all kinds of scene
     return Targets(
         labels={level: ids % CLASSES[level] for level in LEVELS},
         scene_NS=torch.nn.functional.one_hot(scene_N, CLASSES["scene"]).float(),
@@ -78,7 +88,7 @@ def targets_for(count: int) -> Targets:
 def loss_of(model: GeoModel, clips: Tensor, targets: Targets) -> Tensor:
     """All that it is taught, a mean over clips."""
     has_scene = "scene" in model.outputs
-    outputs = model(clips)
+    outputs = model.taught(model(clips), targets)
     sums = loss_sums(outputs, targets, LossConfig(scene_weight=1.0 if has_scene else 0.0))
     return _sum({**sums, **model.extra_losses(outputs, targets)}.values()) / len(clips)
 

@@ -205,7 +205,7 @@ def build_model(
     shape = architecture or shape_of(config.model)
     loaded, facts = None, {}
     if config.pretrained and is_new:
-        loaded = _load(config, shape, is_accepted=is_accepted, tell=tell)
+        loaded = _load(config, shape, sources, is_accepted=is_accepted, tell=tell)
         shape, report = loaded.shape, loaded.report
         facts = {
             "pretrained": report.source,
@@ -239,6 +239,7 @@ def build_model(
 def _load(
     config: TrainConfig,
     shape: Any,  # noqa: ANN401
+    sources: Sources,
     *,
     is_accepted: bool,
     tell: Callable[[str], None],
@@ -262,6 +263,7 @@ def _load(
             shape=shape,
             is_still=config.model.still != "none",
             num_heads=config.model.num_heads,
+            classes=class_counts(sources.train.hierarchy),
             is_accepted=is_accepted,
             tell=tell,
         )

@@ -232,6 +232,7 @@ class Learner:
             outputs = self.network(*seen)
         outputs = {name: value.float() for name, value in outputs.items()}
         targets = self._targets(piece)
+        outputs = dict(self.model.taught(outputs, targets))
         sums = loss_sums(outputs, targets, self.config.loss)
         sums |= self.model.extra_losses(outputs, targets)
         terms = {

@@ -136,6 +136,15 @@ class GeoModel(nn.Module):
         """
         return {}
 
+    def taught(self, outputs: Mapping[str, Tensor], targets: Targets) -> Mapping[str, Tensor]:
+        """The answers that losses are taken of, where targets decide who answers in training.
+
+        Args:
+            outputs: what `forward` gave.
+            targets: for the same clips.
+        """
+        return outputs
+
     def routing(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """How much each clip uses of several parts, which evaluation reports.  Each [N, R], of 1.
 
@@ -221,6 +230,8 @@ class Wanted:
     """Whether the network is shown one frame of each clip."""
     num_heads: Any = "corrected"
     """See `train.models.pretrained.HeadChoice`."""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """How many classes each head has, for weights that hold classifiers."""
     is_accepted: bool = False
     """Fetch weights for non-commercial use alone, too."""
     tell: Callable[[str], None] = lambda text: None
