@@ -136,6 +136,15 @@ class GeoModel(nn.Module):
         """
         return {}
 
+    def taught(self, outputs: Mapping[str, Tensor], targets: Targets) -> Mapping[str, Tensor]:
+        """The answers that losses are taken of, where targets decide who answers in training.
+
+        Args:
+            outputs: what `forward` gave.
+            targets: for the same clips.
+        """
+        return outputs
+
     def routing(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """How much each clip uses of several parts, which evaluation reports.  Each [N, R], of 1.
 

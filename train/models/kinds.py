@@ -17,6 +17,7 @@ KINDS: dict[str, str] = {
     "videomae": "train.models.geolocator",
     "timesformer": "train.models.timesformer",
     "vit": "train.models.vit",
+    "geodecoder": "train.models.geodecoder",
 }
 """Name -> the module whose `KIND` says all that is to be said of it."""
 
