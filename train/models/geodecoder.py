@@ -9,14 +9,15 @@ Where this departs from what its makers released, and from the paper:
 
 - There each layer begins again from the queries, so that the last layer alone counts. Here each
   goes on from what the one before it made, as the paper describes it.
-- Their variant of two scales registers none of its decoder's layers. Here Swin gives one scale, the
-  tokens of its last stage, through one linear layer where its width is another than the decoder's.
+- Their variant of two scales never registers its decoder's layers, and decodes nothing. Here Swin
+  gives one scale, the tokens of its last stage, through one linear layer where its width is another
+  than the decoder's.
 - The first channel is also their confidence in each level (its sigmoid, from which they choose how
   fine to answer). It is left out: confidences are calibrated as for every other network here.
-- Only the queries of the scene that is predicted learn places there, also where the prediction is
-  wrong, as it is in the beginning. Here the loss of the queries of the scene that the clip is
-  labelled with is added wherever others were asked (`named_loss`): each scene's queries learn from
-  all of its clips. Without a scene label it is as there. Nothing but pictures decides who answers.
+- There a picture's places teach the queries of the scene that is predicted, right or wrong. Here
+  they teach those of the scene that the clip is labelled with (`taught`): each scene's queries
+  learn from all of its clips from the first step on. Without a scene label it is as there. Labels
+  decide in training alone: what answers is always chosen by the picture.
 
 Of a clip of several frames each is answered alone, and log-probabilities are averaged, as in
 `train.models.vit`.
@@ -192,9 +193,7 @@ class GeoDecoder(GeoModel):
         """Build with random weights; see `GeoModel`."""
         super().__init__(config, classes, mean, std, teachers)
         self.encoder: vit.ViTEncoder | swin.SwinEncoder = (
-            vit.ViTEncoder(config.vit)
-            if config.encoder == "vit"
-            else swin.SwinEncoder(config.swin)
+            vit.ViTEncoder(config.vit) if config.encoder == "vit" else swin.SwinEncoder(config.swin)
         )
         is_narrower = config.token_width != config.width
         self.bridge = nn.Linear(config.token_width, config.width) if is_narrower else nn.Identity()
@@ -289,7 +288,7 @@ def warm_start(model: GeoDecoder, clips_NTHWC: Tensor) -> None:
 
 
 def load(wanted: Wanted) -> Loaded:
-    """ViT, image MAE or Swin into the encoder; its shape is theirs, the decoder begins at random."""
+    """ViT, image MAE or Swin into the encoder, in their shape; the decoder begins at random."""
     shape: GeoDecoderConfig = wanted.shape
     module, prefix = (vit, "vit_") if shape.encoder == "vit" else (swin, "swin_")
     loaded = module.load(replace(wanted, shape=getattr(shape, shape.encoder)))

@@ -9,8 +9,8 @@ What is easily got wrong, and is tested against transformers: the patch embeddin
 own; its epsilon and that of merging are 1e-5, whatever config.json says; merging takes the four
 patches column by column; a stage that is one window wide shifts nothing.
 
-Shape suffixes: N clips, T frames, B pictures (N T), H and W patches of a picture, P patches, V values
-of one, D width, M windows, Q patches of a window, A heads, E width of a head.
+Shape suffixes: N clips, T frames, B pictures (N T), H and W patches along the sides of one, P
+patches, V values of a patch, D width, M windows, Q patches of a window, A heads, X pairs of places.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class WindowBlock(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention of the patches of a window, which knows how far apart two of them are."""
+    """Multi-head attention within windows, which knows how far apart two patches are."""
 
     places_X: Tensor
 
@@ -241,7 +241,7 @@ def cut_windows(map_BHWD: Tensor, window: int) -> Tensor:
 
 
 def join_windows(windows_BMQD: Tensor, window: int, side: int) -> Tensor:
-    """The picture, `side` patches along each side, of its windows.  [B, M, Q, D] -> [B, H, W, D]."""
+    """A picture of `side` patches a side from its windows.  [B, M, Q, D] -> [B, H, W, D]."""
     rows = side // window
     cut = windows_BMQD.unflatten(2, (window, window)).unflatten(1, (rows, rows))
     return cut.transpose(2, 3).flatten(3, 4).flatten(1, 2)
