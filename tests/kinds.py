@@ -9,6 +9,7 @@ import torch
 
 from engines.bundle import LEVELS
 from train.losses import LossConfig, Targets, loss_sums
+from train.models.geodecoder import GeoDecoderConfig
 from train.models.isns import IsnsConfig
 from train.models.kinds import find_kind
 from train.models.planet import PlanetConfig
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 CLASSES = {"city": 9, "state": 7, "country": 5, "continent": 3, "scene": 16}
 _TRANSFORMER: dict[str, Any] = {"image_px": 32, "width": 32, "depth": 2, "heads": 2,
                                 "mlp_width": 48, "patch_px": 8}  # fmt: skip
+_DECODER: dict[str, Any] = {
+    "image_px": 32, "width": 32, "depth": 2, "heads": 2, "mlp_width": 48,
+    "vit_patch_px": 8, "vit_width": 32, "vit_depth": 1, "vit_heads": 2, "vit_mlp_width": 48,
+    "swin_width": 12, "swin_depths": (1, 2, 1), "swin_heads": (1, 2, 3), "swin_window": 2,
+}  # fmt: skip
 SMALL: dict[str, Any] = {
     "videomae": VideoMAEConfig(frames=4, **_TRANSFORMER),
     "timesformer": TimeSformerConfig(frames=3, **_TRANSFORMER),
@@ -40,6 +46,9 @@ SMALL: dict[str, Any] = {
     "isns, soft": IsnsConfig(
         frames=2, image_px=64, backbone="resnet-tiny", gate="soft", superclasses="paper"
     ),
+    "geodecoder": GeoDecoderConfig(frames=1, **_DECODER),
+    "geodecoder, of Swin": GeoDecoderConfig(frames=1, encoder="swin", **_DECODER),
+    "geodecoder, frames averaged": GeoDecoderConfig(frames=3, **_DECODER),
 }
 """By kind; what follows a comma is another form of it."""
 

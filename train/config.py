@@ -60,8 +60,8 @@ class ModelConfig:
     """half: mean and deviation 0.5, of Google's ViT. none: pixels in [0, 1], as the released code
     trains."""
     warm_start: bool = False
-    """Begin with wide weights, principal components and standardised heads: for a narrow network
-    that learns from nothing in minutes."""
+    """Begin with wide weights, principal components and, where the heads read one feature,
+    standardised heads: for a narrow network that learns from nothing in minutes."""
     keep_tokens: float = 1.0
     """Share of a clip's tokens that a step sees ..."""
     last_keep_tokens: float = 1.0

@@ -70,6 +70,7 @@ def macs_of(model: GeoModel) -> int:
     """MACs of one clip."""
     # Laid out anew: torch does not count attention as processors compute it.
     empty = lay_out(model.kind, model.config, model.classes, model.teaching)
+    empty.requires_grad_(False)  # the counter follows gradients otherwise, and finds none
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         empty(torch.zeros((1, *model.clip_shape), dtype=torch.uint8, device="meta"))

@@ -66,8 +66,7 @@ class Learner:
         self.model, self.config, self.world, self.steps = model, config, world, steps
         model.to(world.device).train()
         self.module: nn.Module = model
-        if config.model.warm_start:
-            assert isinstance(model, FeatureModel)
+        if config.model.warm_start and isinstance(model, FeatureModel):
             self.module = StandardisedHeads(model).train()
         network: nn.Module = torch.compile(self.module) if compiled else self.module  # type: ignore[assignment]
         self.network = DistributedDataParallel(network) if world.size > 1 else network

@@ -41,6 +41,20 @@ def test_every_traced_kind_compiles_in_both_precisions(
         assert compile_graph(backend, tmp_path / f"{precision}.onnx", "SM86", max_batch=2)
 
 
+def test_published_windows_of_swin_compile_in_both_precisions(
+    backend: Backend, tmp_path: Path
+) -> None:
+    # Windows of 7, shifted and not, a stage of one window, and merging, as Swin-B has them.
+    kind = find_kind("geodecoder")
+    shape = replace(kind.sizes["tiny"], frames=1, encoder="swin")
+    graph = graph_of(make_loud(kind.model(shape, CLASSES)).eval())
+    write_graph(graph, tmp_path / "fp32.onnx")
+    half = halve_graph(graph, float32_from=wide_starts(graph), pixels="float16")
+    write_graph(half, tmp_path / "fp16.onnx")
+    for precision in ("fp32", "fp16"):
+        assert compile_graph(backend, tmp_path / f"{precision}.onnx", "SM86", max_batch=2)
+
+
 @pytest.mark.parametrize("name", ["timesformer", "vit"])
 def test_traced_attention_is_one_kernel_in_float16(
     name: str, backend: Backend, tmp_path: Path

@@ -19,6 +19,7 @@ KINDS: dict[str, str] = {
     "vit": "train.models.vit",
     "planet": "train.models.planet",
     "isns": "train.models.isns",
+    "geodecoder": "train.models.geodecoder",
 }
 """Name -> the module whose `KIND` says all that is to be said of it."""
 

@@ -25,7 +25,7 @@ from train.checkpoint import load_checkpoint
 from train.config import TrainConfig, load_preset
 from train.data.rendered import write_video
 from train.data.sources import SOURCES, Source
-from train.data.world import draw_drive
+from train.data.world import SCENE_GROUPS, draw_drive
 from train.errors import TrainError
 from train.evaluate import evaluate_run, write_evaluation
 from train.evaluation.scorers import Routes
@@ -37,8 +37,18 @@ from train.tables import recipe
 transformers = pytest.importorskip("transformers")
 
 SMALL: dict[str, Any] = {"image_px": 32, "width": 32, "depth": 1, "heads": 2, "mlp_width": 48}
-PRESETS = ("timesformer", "mae-random", "mae-frames")
-"""Of each kind but the first, which has tests of its own."""
+_DECODER: dict[str, Any] = {
+    "vit_width": 32, "vit_depth": 1, "vit_heads": 2, "vit_mlp_width": 48,
+    "swin_width": 12, "swin_depths": (1, 1), "swin_heads": (1, 2), "swin_window": 4,
+}  # fmt: skip
+PRESETS: dict[str, dict[str, Any]] = {
+    "timesformer": {},
+    "mae-random": {},
+    "mae-frames": {},
+    "geodecoder": _DECODER,
+    "geodecoder-swin": {**_DECODER, "encoder": "swin"},
+}
+"""Of each kind but the first, which has tests of its own, and what makes it small."""
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +60,8 @@ def _noise(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny(preset: str, **options: object) -> TrainConfig:
     """A preset as the tables try it in the rendered world, and smaller still."""
     config = recipe(preset, like="demo", data="noise:.", steps=3)
-    model = replace(config.model, options={**SMALL, "frames": 3, **options})
+    own = PRESETS.get(preset, {})
+    model = replace(config.model, options={**SMALL, "frames": 3, **own, **options})
     return replace(config, model=model, batch=4, val_clips=6, test_clips=6)
 
 
@@ -64,7 +75,7 @@ def test_it_trains_is_measured_becomes_a_bundle_and_tags(preset: str, tmp_path: 
     model, record = load_checkpoint(run)
     assert record["kind"] == config.model.kind
     assert load_state(run).architecture == model.config
-    assert model.clip_shape == (1 if preset == "mae-random" else 3, 32, 32, 3)
+    assert model.clip_shape == (1 if config.model.still == "random" else 3, 32, 32, 3)
 
     console = Console(file=io.StringIO())
     evaluation = evaluate_run(model, config, workers=0, console=console, command="a command")
@@ -115,13 +126,14 @@ def test_rows_of_a_table_keep_their_kind_and_only_the_aids_that_it_takes() -> No
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_kind": "nosuch"}, "'nosuch' is none of videomae, timesformer, vit"),
+        ({"model_kind": "nosuch"}, "'nosuch' is none of videomae, timesformer, vit, geodecoder"),
         ({"model_frames": 0.5}, "model.frames 0.5 must be such as 16"),
         ({"model_width": 33}, "width must be a multiple of heads"),
         ({"model_pooling": "cls"}, "no \\['pooling'\\]"),
         ({"model_kind": "timesformer"}, "keep_tokens is nothing that TimeSformer has"),
         ({"model_kind": "vit", "model_pooling": "max"}, "it is one of cls, mean"),
         ({"model_kind": "vit", "model_num_heads": 3}, "num_heads is nothing that ViT has"),
+        ({"model_kind": "geodecoder"}, "model.scene linear: GeoDecoder has own"),
     ],
 )
 def test_what_a_kind_cannot_have_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -192,6 +204,19 @@ def test_weights_of_another_shape_than_the_recipe_names_are_refused(tmp_path: Pa
 
 
 # --- routing ---
+
+
+def test_an_evaluation_says_whose_queries_answered(tmp_path: Path) -> None:
+    config = tiny("geodecoder")
+    fit(config, tmp_path)
+    model, _ = load_checkpoint(tmp_path)
+    found = evaluate_run(model, config, workers=0, console=Console(file=io.StringIO()), command="")
+    division = found["routing"]["queries"]
+    assert division["clips"] == found["clips"]
+    assert tuple(division["routes"]) == SCENE_GROUPS
+    shares = [route["mean_share"] for route in division["routes"].values()]
+    assert sum(shares) == pytest.approx(1)
+    assert shares == [route["largest"] for route in division["routes"].values()]
 
 
 def test_routes_are_counted_by_hand() -> None:
