@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.dialect import OPSET, check_dialect
 from engines.bundle import LEVELS
 from train.models.geolocator import Geolocator
-from train.models.labels import FixedLabels
+from train.models.labels import LEAST_LENGTH, FixedLabels
 from train.models.nested import LEAST_PROB, SummedLevels
 from train.models.teachers import ATTENTION_HEADS, LIFTED
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 IR_VERSION = 9
-LEAST_LENGTH = 1e-12
-"""That a feature is divided by, of torch's `normalize`."""
 
 
 def export_onnx(model: Geolocator, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run knows of the names of its places: targets to align with, and what classifiers begin as.
+"""What a run knows of the names of its places: targets to align with, and where classifiers begin.
 
 Shape suffixes: C cities, K classes of a level, E width of a text embedding.
 """

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from geotag.places.hierarchy import Hierarchy
 
 FIRST_SCALE, LARGEST_SCALE = 1 / 0.07, 100.0
+LEAST_LENGTH = 1e-12
+"""That anything is divided by, as torch's `normalize` has it."""
 FIRST_GATE = 0.5
 """Of its parent's embedding that a place begins with."""
 
@@ -51,7 +53,11 @@ class UnitFeature(nn.Module):
 
     def forward(self, feature_ND: Tensor) -> Tensor:
         """Feature to direction.  [N, D] -> [N, D]."""
-        return F.normalize(feature_ND * self.gain + self.shift, dim=-1)
+        placed_ND = feature_ND * self.gain + self.shift
+        # torch's own `normalize` would put more nodes into a graph.
+        length_N1 = torch.linalg.vector_norm(placed_ND, dim=-1, keepdim=True)
+        unit_ND: Tensor = placed_ND / length_N1.clamp_min(LEAST_LENGTH)
+        return unit_ND
 
     def absorb(self, mean_D: Tensor, deviation_D: Tensor) -> None:
         """Do to bare features what was done to (feature - mean) / deviation."""
