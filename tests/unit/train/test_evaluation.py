@@ -314,7 +314,6 @@ def test_the_tables_name_the_data_set_and_carry_intervals() -> None:
 def test_comparing_models_that_read_other_clips_is_refused() -> None:
     class Small(Reader):
         clip_shape = (1, 4, "squash")
-        nests = False
 
     class Picky(Clips):
         def read(self, index: int, view: View) -> Sample | BadSample:

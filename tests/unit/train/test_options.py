@@ -265,7 +265,6 @@ def test_a_long_feature_does_not_overflow_float16(name: str) -> None:
     half = halve_graph(graph, float32_from=wide_starts(graph))
     clips = clips_for(model, 2)
     found = run(rounded_graph(model_of(half)), clips)
-    # Its differences are lost in float16, which has steps of an eighth there; it is finite.
     assert_near(found, {"city": scores(model, clips)["city"]}, 0.1)
 
 
