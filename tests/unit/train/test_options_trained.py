@@ -20,7 +20,7 @@ from geotag.places.hierarchy import decode, marginals
 from tests.options import TEXTS, tree
 from tests.unit.train.test_fit import Footage, fit
 from train.build import build_model, open_sources
-from train.checkpoint import load_checkpoint
+from train.checkpoint import CheckpointError, load_checkpoint
 from train.config import TrainConfig, load_preset
 from train.data.rendered import write_video
 from train.data.sources import SOURCES, Source
@@ -29,6 +29,7 @@ from train.evaluate import evaluate_run, write_evaluation
 from train.evaluation.calibrate import calibrate, uncalibrated
 from train.evaluation.metrics import Predictions, conflicts
 from train.export import export_bundle
+from train.from_bundle import load_bundle_model
 from train.loop import Learner
 from train.models.base import FeatureModel
 from train.models.labels import CosineLabels
@@ -75,6 +76,13 @@ def test_it_trains_is_measured_becomes_a_bundle_and_tags(preset: str, tmp_path: 
     assert None not in report.parity.values()
     coarse = read_bundle(bundle).manifest.calibration["marginal"]["country"].temperature
     assert (coarse > 1000) == (preset == "marginal")
+
+    if preset == "haversine":
+        with pytest.raises(CheckpointError, match="scene attention was folded"):
+            load_bundle_model(read_bundle(bundle))
+    else:
+        with pytest.raises(CheckpointError, match=r"its classifiers .* were folded"):
+            load_bundle_model(read_bundle(bundle))
 
     write_video(draw_drive("test", 0), tmp_path / "drive.mp4", duration_s=3.0, render_width=160)
     tags = tmp_path / "tags.csv"
