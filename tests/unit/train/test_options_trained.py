@@ -6,7 +6,8 @@ import csv
 import io
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+import geotag
 from engines.bundle import LEVELS, read_bundle
-from geotag.cli import main as geotag
+from geotag.cli import main
 from geotag.places.hierarchy import decode, marginals
+from geotag.wish import PrecisionWish
 from tests.options import TEXTS, tree
 from tests.unit.train.test_fit import Footage, fit
 from train.build import build_model, open_sources
@@ -37,11 +40,9 @@ from train.place_texts import label_vectors
 from train.tables import recipe
 from train.texts import name_table
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SMALL: dict[str, Any] = {"image_px": 32, "width": 32, "depth": 1, "heads": 2, "mlp_width": 48}
 PRESETS = ("cosine", "marginal", "haversine")
+DEMO = Path(geotag.__file__).parent / "demo_bundle"
 
 
 @pytest.fixture(autouse=True)
@@ -71,29 +72,38 @@ def test_it_trains_is_measured_becomes_a_bundle_and_tags(preset: str, tmp_path: 
     for mode in ("codependent", "trace_only"):
         assert evaluation["metrics"][mode]["conflict_rate"]["value"] == 0
     write_evaluation(evaluation, run, plots=False)
-    report = export_bundle(run, bundle, console=console)
+    wish = PrecisionWish()
+    if preset == "cosine":
+        wish = PrecisionWish(
+            precision="int8", calib="rendered", calib_clips=32, judged_clips=32, force=True
+        )
+    report = export_bundle(run, bundle, console=console, wish=wish)
+    assert ("int8" in read_bundle(bundle).precisions) == (preset == "cosine")
     assert set(report.parity) == {"ONNX Runtime", "OpenVINO"}
     assert None not in report.parity.values()
     coarse = read_bundle(bundle).manifest.calibration["marginal"]["country"].temperature
     assert (coarse > 1000) == (preset == "marginal")
 
-    if preset == "haversine":
-        with pytest.raises(CheckpointError, match="scene attention was folded"):
-            load_bundle_model(read_bundle(bundle))
-    else:
-        with pytest.raises(CheckpointError, match=r"its classifiers .* were folded"):
-            load_bundle_model(read_bundle(bundle))
-
     write_video(draw_drive("test", 0), tmp_path / "drive.mp4", duration_s=3.0, render_width=160)
     tags = tmp_path / "tags.csv"
     words = ["scan", tmp_path / "drive.mp4", "--bundle", bundle, "--out", tags]
-    assert geotag(list(map(str, words))) == 0
+    assert main(list(map(str, words))) == 0
     with tags.open(encoding="utf-8", newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert (row["status"], bool(row["city_1"])) == ("ok", True)
     card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     said = {"cosine": "by cosine", "marginal": "sums over", "haversine": "one linear classifier"}
     assert said[preset] in " ".join(card.split())
+
+
+@pytest.mark.parametrize("form", [{"model_classifier": "cosine"}, {"model_hierarchy": "marginal"}])
+def test_what_was_folded_cannot_be_read_from_a_bundle(form: dict[str, str]) -> None:
+    shipped = read_bundle(DEMO)
+    training = {**shipped.manifest.training, **form}
+    bundle = replace(shipped, manifest=replace(shipped.manifest, training=training))
+    assert load_bundle_model(shipped)
+    with pytest.raises(CheckpointError, match=r"its classifiers .* were folded"):
+        load_bundle_model(bundle)
 
 
 @pytest.mark.parametrize("preset", ["cosine", "marginal"])
