@@ -41,7 +41,7 @@ def trace(model: GeoModel) -> onnx.GraphProto:
     outputs = model.outputs
     # Two clips: of one alone torch would take it that there is never more.
     clips = torch.zeros((2, *model.clip_shape), dtype=torch.uint8)
-    network = _Ordered(model).eval()
+    network = _Ordered(model.folded()).eval()
     try:
         with _quiet():
             program = torch.onnx.export(

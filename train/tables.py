@@ -205,8 +205,15 @@ def recipe(
         base = load_preset(like)
         model = _like(base.model, own.model)
         loss = replace(own.loss, label_smoothing=base.loss.label_smoothing)
-        config = replace(base, preset=preset, describes=own.describes, model=model, loss=loss)
-        if config.model.text != "none":
+        config = replace(
+            base,
+            preset=preset,
+            describes=own.describes,
+            model=model,
+            loss=loss,
+            selection_decoding=own.selection_decoding,  # that suits its classifiers
+        )
+        if config.model.text != "none" or config.model.classifier == "cosine":
             config = replace(config, texts="names")  # there may be no text encoder at hand
     changes: dict[str, Any] = {"data": data or config.data, "seed": seed}
     if steps is not None:
@@ -232,6 +239,9 @@ def _like(base: ModelConfig, own: ModelConfig) -> ModelConfig:
         text=own.text,
         still=own.still,
         attention_input=own.attention_input,
+        classifier=own.classifier,
+        coordinates=own.coordinates,
+        hierarchy=own.hierarchy,
         options={**(base.options if base.kind == own.kind else {}), **own.options},
         **{name: getattr(plain, name) for name in left_out},
     )
