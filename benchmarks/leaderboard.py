@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 TABLES = ("sota", "image-video", "additions")
 LIKE = "demo"
-VIEWS = 3
+VIEWS = 2
 """How often a clip is shown once it is read: reading takes a third of a step of one view."""
 MAIN = "paper"
 """Preset that latencies are told as multiples of."""

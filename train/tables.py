@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 
 from train.cells import make_cells, need_tests
-from train.comparison import read_tables, record_table, show_table, output_console
+from train.comparison import output_console, read_tables, record_table, show_table
 from train.config import ModelConfig, TrainConfig, load_preset
 from train.endings import telling
 from train.errors import TrainError
