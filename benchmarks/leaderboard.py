@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,7 @@ from train.data.clips import class_counts
 from train.evaluation.sets import spread
 from train.export import export_bundle
 from train.latency import noise_clip, time_in_turns
+from train.plain_facts import plain_command
 from train.tables import plan_table
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     Plan = Sequence[tuple[Row, Sequence[TrainConfig]]]
 
 TABLES = ("sota", "image-video", "additions")
+SCRIPT = "benchmarks/leaderboard.py"
 LIKE = "demo"
 VIEWS = 2
 """How often a clip is shown once it is read: reading takes a third of a step of one view."""
@@ -79,13 +83,15 @@ def main() -> int:
     try:
         wanted = arguments.presets and set(arguments.presets.split(","))
         table = PaperTable(title="Leaderboard", rows=rows_of(wanted))
-        plan = plan_table(
-            table,
-            data=arguments.data,
-            like=LIKE,
-            steps=arguments.steps,
-            views=VIEWS,
-            seeds=arguments.seeds,
+        plan = distinct(
+            plan_table(
+                table,
+                data=arguments.data,
+                like=LIKE,
+                steps=arguments.steps,
+                views=VIEWS,
+                seeds=arguments.seeds,
+            )
         )
         report = measure(plan, arguments.out, workers=arguments.workers, console=console)
     except KeyboardInterrupt:
@@ -111,6 +117,15 @@ def rows_of(presets: set[str] | None = None) -> tuple[Row, ...]:
         for row in dict.fromkeys(found[row.preset, row.still] for row in rows)
         if presets is None or row.preset in presets
     )
+
+
+def distinct(plan: Plan) -> Plan:
+    """Rows that differ in what is done: some presets differ in size and optimiser alone."""
+    kept: dict[tuple[Any, ...], tuple[Row, Sequence[TrainConfig]]] = {}
+    for row, configs in plan:
+        done = replace(configs[0], preset="", describes="")
+        kept.setdefault((repr(done), row.still), (row, configs))
+    return list(kept.values())
 
 
 def measure(plan: Plan, out: Path, *, workers: int, console: Console) -> dict[str, Any]:
@@ -160,6 +175,9 @@ def measure(plan: Plan, out: Path, *, workers: int, console: Console) -> dict[st
         "rows": records,
         "missed": missed(records, floor),
         **machine("numpy", "openvino", "torch"),
+        "command": plain_command(
+            shlex.join(["python", "benchmarks/leaderboard.py", *sys.argv[1:]])
+        ),
     }
 
 
