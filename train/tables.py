@@ -52,7 +52,7 @@ def main(
     name: Annotated[
         str,
         typer.Argument(
-            help="components, hierarchy, sota, image-video, msls, or all of those on CityGuessr68k."
+            help="One of train/published.toml, such as sota; or all of those on CityGuessr68k."
         ),
     ],
     data: Annotated[
