@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parents[1] / "docs" / "comparison.md"
 SHOWN = "codependent"
+COLUMNS = 98
 CONSTANT = "always the most frequent place"
 
 BEGIN = """\
@@ -54,11 +56,12 @@ continents by 4.6 points.
 RANKED = """\
 ## On the rendered world
 
-Top-1 % ({shown} decoding) on {measured_on}, mean of {seeds} seeds with its 95 % interval, which
-holds the chance of clips and of seeds. Conflicts: % of clips whose four levels contradict each
-other where each is answered alone. Latency: of one clip, as a multiple of that of `{main}`, all
-measured in turn in one run ({engine}, {threads} threads, median of {turns} turns). Parameters are
-all that the tiny network holds.
+Top-1 % ({shown} decoding) on {measured_on}, mean of {seeds} seed(s) with its 95 %
+interval, which holds the chance of clips and of seeds. Systems are called after what they begin
+from at full size; here all begin from nothing, so that image MAE is a plain ViT. Conflicts: % of
+clips whose four levels contradict each other where each is answered alone. Latency: of one clip,
+as a multiple of that of `{main}`, all measured in turn in one run ({engine}, threads: {threads},
+median of {turns} turns). Parameters are all that the tiny network holds.
 """
 
 DECODED = """\
@@ -133,7 +136,7 @@ def page(report: Record) -> str:
     rows = report["rows"]
     routed = [row for row in rows if "routing" in row]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    ranked = RANKED.format(shown=SHOWN, **{**report, **report["latency"]})
+    ranked = filled(RANKED.format(shown=SHOWN, **{**report, **report["latency"]}))
     parts = [
         BEGIN,
         SYSTEMS,
@@ -151,10 +154,21 @@ def page(report: Record) -> str:
         table(("system", *MODES), [_decoded(row) for row in rows]),
         table(("conflicts", *MODES), [_conflicts(row) for row in rows]),
         *([ROUTED, "\n".join(map(_routed, routed)) + "\n"] if routed else []),
-        BUDGET.format(**report["budget"]),
-        REPEAT.format(**{**report, "versions": versions}),
+        filled(BUDGET.format(**report["budget"])),
+        filled(REPEAT.format(**{**report, "versions": versions})),
     ]
     return "\n".join(parts)
+
+
+def filled(text: str) -> str:
+    """The same with lines as long as the page's, where values were put into sentences."""
+    parts = [
+        part
+        if part.startswith(("#", "```"))
+        else textwrap.fill(part, COLUMNS, break_long_words=False, break_on_hyphens=False)
+        for part in text.rstrip().split("\n\n")
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
