@@ -128,16 +128,25 @@ def _named(name: str, classes: Mapping[str, int]) -> list[tuple[str, GeoModel]]:
             for size, shape in kind.sizes.items()
         ]
     try:
-        config = load_preset(name).model
+        return [(name, lay_out_preset(name, classes))]
     except ValueError as exc:
         known = ", ".join((*KINDS, *preset_names()))
         raise TrainError(f"counting {name!r}: it is none of {known} ({exc}).") from exc
+
+
+def lay_out_preset(name: str, classes: Mapping[str, int]) -> GeoModel:
+    """The network of a preset, without weights.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    config = load_preset(name).model
     teachers = teachers_of(
         config,
         text_width=0 if config.text == "none" else TEXT_WIDTH,
         label_width=label_width_of(config),
     )
-    return [(name, lay_out(config.kind, shape_of(config), classes, teachers))]
+    return lay_out(config.kind, shape_of(config), classes, teachers)
 
 
 if __name__ == "__main__":
