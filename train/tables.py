@@ -210,7 +210,9 @@ def recipe(
     if like is not None:
         base = load_preset(like)
         model = _like(base.model, own.model)
-        loss = replace(own.loss, label_smoothing=base.loss.label_smoothing)
+        loss = own.loss
+        if not loss.haversine_km:  # which spreads labels in its own way
+            loss = replace(loss, label_smoothing=base.loss.label_smoothing)
         config = replace(
             base,
             preset=preset,

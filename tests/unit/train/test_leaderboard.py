@@ -32,7 +32,7 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def row(label: str, value: float, **more: object) -> dict[str, Any]:
     found = {"value": value, "low": value - 2, "high": value + 2}
-    decoding = {**dict.fromkeys(LEVELS, found), "conflicts": found}
+    decoding: dict[str, Any] = {**dict.fromkeys(LEVELS, found), "conflicts": found}
     return {
         "label": label,
         "preset": "paper",
@@ -71,7 +71,7 @@ def test_every_system_of_the_tables_is_there_once() -> None:
     tables = read_tables()
     found = [(each.preset, each.still) for each in leaderboard.rows_of()]
     assert len(set(found)) == len(found)
-    for name in ("sota", "image-video"):
+    for name in ("sota", "image-video", "additions"):
         assert {(each.preset, each.still) for each in tables[name].rows} <= set(found)
     assert {each.preset for each in leaderboard.rows_of({"mae-random"})} == {"mae-random"}
 

@@ -26,7 +26,7 @@ from train.data.sources import SOURCES, Source
 from train.errors import TrainError
 from train.evaluation.report import MODES
 from train.loop import Learner
-from train.tables import keep_tables, recipe
+from train.tables import keep_tables, plan_table, recipe
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_every_row_is_a_preset_and_the_published_numbers_are_those_of_the_paper() -> None:
     found = read_tables()
-    assert set(found) == {"components", "hierarchy", "sota", "image-video", "msls"}
+    assert set(found) == {"components", "hierarchy", "sota", "image-video", "additions", "msls"}
     rows = [row for table in found.values() for row in table.rows]
     assert {row.preset for row in rows} <= set(preset_names())
     for name in ("components", "sota"):
@@ -57,10 +57,12 @@ def test_every_row_is_a_preset_and_the_published_numbers_are_those_of_the_paper(
     ("name", "label", "trunk_m", "gmac"),
     [
         # VideoMAE's model zoo: 22 M and 57 G. TimeSformer's table: 121.4 M with its classifier of
-        # 400 and 0.59 T for three views. ViT-B/16: 85.8 M and 17.6 G for one picture.
+        # 400 and 0.59 T for three views. ViT-B/16: 85.8 M and 17.6 G for one picture. ResNet-50:
+        # 25.6 M with its classifier of 1000, and 4.09 G.
         ("sota", "VideoMAE", 21.88, 56.9),
         ("sota", "CityGuessr", 21.88, 56.9),
         ("sota", "TimeSformer", 121.3, 590 / 3),
+        ("sota", "PlaNet", 23.51, 4.09),
         ("image-video", "MAE, random frame", 85.8, 17.58),
         ("image-video", "MAE, all frames, averaged", 85.8, 16 * 17.58),
         ("msls", "CityGuessr", 21.88, 56.9),
@@ -109,6 +111,26 @@ def test_all_systems_have_the_same_budget() -> None:
     assert {(each.steps, each.batch, each.views, each.accumulate) for each in recipes} == {
         (500, 32, 1, 1)
     }
+
+
+def test_msls_is_a_dataset_of_its_own() -> None:
+    plan = partial(plan_table, read_tables()["msls"], like=None, steps=None, seeds=1)
+    for given, wanted in ((None, "msls:MSLS"), ("msls:/data/MSLS", "msls:/data/MSLS")):
+        assert {config.data for _, (config,) in plan(data=given)} == {wanted}
+
+
+def test_all_tables_are_those_of_cityguessr(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Row] = []
+
+    def need_tests(plan: list[tuple[Row, object]], out: Path) -> None:
+        asked.extend(row for row, _ in plan)
+        raise TrainError("enough")
+
+    monkeypatch.setattr(tables, "need_tests", need_tests)
+    assert CliRunner().invoke(tables.app, ["all"]).exit_code == 2
+    found = read_tables()
+    wanted = [row for name, table in found.items() if name != "msls" for row in table.rows]
+    assert asked == wanted
 
 
 def test_seeds_are_pooled_as_a_hand_computation_says() -> None:
