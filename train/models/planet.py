@@ -144,7 +144,9 @@ class Planet(FeatureModel):
     def answer(self, feature_ND: Tensor) -> dict[str, Tensor]:
         """Scores of albums, or of frames averaged over each clip; see `FeatureModel`."""
         found = super().answer(feature_ND)
-        return found if self.config.album else average_frames(found, self.config.frames)
+        if self.config.album or self.config.frames == 1:
+            return found
+        return self.nest(average_frames(found, self.config.frames))  # sums of the mean's cities
 
 
 def load(wanted: Wanted) -> Loaded:

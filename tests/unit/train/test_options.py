@@ -6,6 +6,7 @@ Shape suffixes: N clips, D width, K classes of a level, C cities.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,20 @@ def test_a_truth_however_unlikely_is_learned_from(option: str) -> None:
     assert city_NC.grad is not None
     assert city_NC.grad[0, 0] == pytest.approx(1)
     assert city_NC.grad[0, 8] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("kind", ["vit", "planet"])
+def test_averaged_frames_nest_too(kind: str) -> None:
+    """A mean of sums' logarithms is no sum of the mean's."""
+    shape = replace(SMALL["vit, frames averaged" if kind == "vit" else "planet"], frames=3)
+    model = make_loud(build("marginal", kind, shape)).eval()
+    found = scores(model, clips_for(model, 4))
+    cities_NC = np.exp(found["city"] - np.logaddexp.reduce(found["city"], axis=1, keepdims=True))
+    for level in LEVELS[1:]:
+        sums_NK = np.zeros((4, CLASSES[level]))
+        for city, place in enumerate(tree().ancestors[level]):
+            sums_NK[:, place] += cities_NC[:, city]
+        np.testing.assert_allclose(np.exp(found[level]), sums_NK, rtol=1e-4, atol=1e-6)
 
 
 # --- how it learns ---
