@@ -128,7 +128,7 @@ def _routing_table(division: str, record: Record) -> Table:
         ["clips %", "mean share %"],
     )
     for name, shares in record["routes"].items():
-        table.add_row(name, *(_number(100 * shares[part], 1) for part in ("largest", "mean_share")))
+        table.add_row(name, *(f"{100 * shares[part]:.1f}" for part in ("largest", "mean_share")))
     return table
 
 
