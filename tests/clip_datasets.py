@@ -98,6 +98,7 @@ class Reader:
 
     label = "reader"
     clip_shape = (2, 4, "squash")
+    nests = False
 
     def __init__(
         self, hierarchy: Hierarchy | None = None, *, sure: float = 3.0, scenes: int = 0

@@ -10,7 +10,9 @@ import torch
 from engines.bundle import LEVELS
 from train.losses import LossConfig, Targets, loss_sums
 from train.models.geodecoder import GeoDecoderConfig
+from train.models.isns import IsnsConfig
 from train.models.kinds import find_kind
+from train.models.planet import PlanetConfig
 from train.models.teachers import TeacherConfig
 from train.models.timesformer import TimeSformerConfig
 from train.models.videomae import VideoMAEConfig
@@ -36,6 +38,14 @@ SMALL: dict[str, Any] = {
     "timesformer": TimeSformerConfig(frames=3, **_TRANSFORMER),
     "vit": ViTConfig(frames=1, **_TRANSFORMER),
     "vit, frames averaged": ViTConfig(frames=3, pooling="mean", **_TRANSFORMER),
+    "planet": PlanetConfig(frames=1, image_px=64, backbone="resnet-tiny"),
+    "planet, album": PlanetConfig(
+        frames=3, image_px=64, backbone="resnet-tiny", album=True, album_width=96
+    ),
+    "isns": IsnsConfig(frames=1, image_px=64, backbone="resnet-tiny"),
+    "isns, soft": IsnsConfig(
+        frames=2, image_px=64, backbone="resnet-tiny", gate="soft", superclasses="paper"
+    ),
     "geodecoder": GeoDecoderConfig(frames=1, **_DECODER),
     "geodecoder, of Swin": GeoDecoderConfig(frames=1, encoder="swin", **_DECODER),
     "geodecoder, frames averaged": GeoDecoderConfig(frames=3, **_DECODER),
@@ -76,7 +86,7 @@ def clips_for(model: GeoModel, count: int) -> Tensor:
 def targets_for(count: int) -> Targets:
     """Each clip its own city as far as there are cities."""
     ids = torch.arange(count)
-    scene_N = ids % CLASSES["scene"]
+    scene_N = 3 * ids % CLASSES["scene"]  # a few of them of all kinds of scene
     return Targets(
         labels={level: ids % CLASSES[level] for level in LEVELS},
         scene_NS=torch.nn.functional.one_hot(scene_N, CLASSES["scene"]).float(),

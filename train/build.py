@@ -19,13 +19,21 @@ from train.data.dataset import View
 from train.data.sources import open_dataset, parse_place
 from train.errors import MissingPartError, TrainError
 from train.model_card import card_licence
-from train.models.base import IMAGENET_MEAN, IMAGENET_STD, GeoModel, Loaded, Wanted
+from train.models.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FeatureModel,
+    GeoModel,
+    Loaded,
+    Wanted,
+)
 from train.models.kinds import find_kind, sized_shape
 from train.models.teachers import TeacherConfig
+from train.place_texts import labels_of, texts_of
 from train.stills import draw_stills, take_stills
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -43,8 +51,6 @@ NORMALISATIONS = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 """Mean and deviation of R, G, B; see `ModelConfig.normalisation`."""
-TEXT_WIDTH = 512
-"""E of CLIP ViT-B/32 and B/16, and of the released labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,10 +66,12 @@ class Sources:
     """What the end is measured on; None where a packed dataset has no such part."""
     steps: int
     texts_KE: NDArray[np.float32] | None
+    labels: Mapping[Level, NDArray[np.float32]] | None = None
+    """What the places of every level begin as, for cosine classifiers."""
 
 
 def open_sources(config: TrainConfig) -> Sources:
-    """Open the dataset's parts, and the texts if the model is aligned with any.
+    """Open the dataset's parts, and the texts if the model needs any.
 
     All of it before the first step: what is missing is found now, not after days of training.
     """
@@ -81,13 +89,15 @@ def open_sources(config: TrainConfig) -> Sources:
         assert config.epochs is not None
         steps = max(1, round(config.epochs * samples / config.batch))
     chosen_on = open_part(config, config.selection, clips=config.val_clips)
+    stored = beside_dataset(config.data, TEXTS_FILE)
     return Sources(
         train=train_part,
         chosen_on=chosen_on,
         chosen_at="city" if config.data == "rendered" else shared_level(train_part, chosen_on),
         tested_on=open_test(config),
         steps=steps,
-        texts_KE=read_texts(config, train_part),
+        texts_KE=texts_of(config, train_part, stored),
+        labels=labels_of(config, train_part, stored),
     )
 
 
@@ -154,35 +164,6 @@ def beside_dataset(spec: str, name: str) -> Path | None:
     return (path if path.is_dir() else path.parent) / name
 
 
-def read_texts(config: TrainConfig, dataset: ClipDataset) -> NDArray[np.float32] | None:
-    """Embeddings of the names of every city, [K, E]; None where the model has no text head.
-
-    Raises:
-        TrainError: there are none; the text says how to make them.
-    """
-    if config.model.text == "none":
-        return None
-    from train.texts import name_table, read_text_table
-
-    if config.texts == "names" or (config.data == "rendered" and not config.texts):
-        return name_table(dataset.hierarchy, variant=config.model.text, width=TEXT_WIDTH)
-    stored = beside_dataset(config.data, TEXTS_FILE)
-    path = Path(config.texts).expanduser() if config.texts else stored
-    assert path is not None  # the rendered world has its names
-    if not path.is_file():
-        # The label files of the release may hold them: those of all levels.
-        if not config.texts and config.model.text == "all" and hasattr(dataset, "text_table"):
-            released_KE: NDArray[np.float32] | None = dataset.text_table()
-            if released_KE is not None:
-                return released_KE
-        raise TrainError(
-            f"aligning with the names of places: there is no {path}. Make it once with "
-            f"`python -m train.texts --dataset {config.data} --out {path}`, or use --texts names, "
-            "which knows how names are spelled and nothing of the world."
-        )
-    return read_text_table(path, dataset.hierarchy, config.model.text)
-
-
 def build_model(
     config: TrainConfig,
     sources: Sources,
@@ -205,7 +186,7 @@ def build_model(
     shape = architecture or shape_of(config.model)
     loaded, facts = None, {}
     if config.pretrained and is_new:
-        loaded = _load(config, shape, is_accepted=is_accepted, tell=tell)
+        loaded = _load(config, shape, sources, is_accepted=is_accepted, tell=tell)
         shape, report = loaded.shape, loaded.report
         facts = {
             "pretrained": report.source,
@@ -218,12 +199,14 @@ def build_model(
         class_counts(sources.train.hierarchy),
         mean=mean,
         std=std,
-        teachers=TeacherConfig(
-            scene=config.model.scene,
+        teachers=teachers_of(
+            config.model,
             text_width=0 if sources.texts_KE is None else sources.texts_KE.shape[1],
-            attention_input=config.model.attention_input,
+            label_width=0 if sources.labels is None else sources.labels["city"].shape[1],
         ),
     )
+    if isinstance(model, FeatureModel):
+        model.start_places(sources.train.hierarchy, sources.labels)
     if loaded is not None:
         found = model.load_state_dict(dict(loaded.tensors), strict=False)
         assert not found.unexpected_keys, found.unexpected_keys
@@ -236,9 +219,22 @@ def build_model(
     return model, facts
 
 
+def teachers_of(model: ModelConfig, *, text_width: int, label_width: int) -> TeacherConfig:
+    """The classifiers and teachers of a recipe, for texts of these widths."""
+    return TeacherConfig(
+        scene=model.scene,
+        text_width=text_width,
+        attention_input=model.attention_input,
+        classifier=model.classifier,
+        label_width=label_width,
+        hierarchy=model.hierarchy,
+    )
+
+
 def _load(
     config: TrainConfig,
     shape: Any,  # noqa: ANN401
+    sources: Sources,
     *,
     is_accepted: bool,
     tell: Callable[[str], None],
@@ -262,6 +258,7 @@ def _load(
             shape=shape,
             is_still=config.model.still != "none",
             num_heads=config.model.num_heads,
+            classes=class_counts(sources.train.hierarchy),
             is_accepted=is_accepted,
             tell=tell,
         )

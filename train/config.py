@@ -12,7 +12,7 @@ from train.data.dataset import Augmentation, Picking, SamplingRange
 from train.losses import LossConfig
 from train.models.base import FeatureModel
 from train.models.kinds import find_kind, shape_names, sized_shape
-from train.models.teachers import AttentionInput, SceneHead
+from train.models.teachers import AttentionInput, Classifier, HierarchyForm, SceneHead
 from train.stills import Still
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ class ModelConfig:
     scene: SceneHead = "attention"
     text: TextTarget = "none"
     """What it is aligned with: nothing, the city's name, or the mean of all four names."""
+    classifier: Classifier = "linear"
+    """cosine: places are directions that begin as their names; exported it is a matrix again."""
+    coordinates: bool = False
+    """Whether these directions begin as where the place lies, too."""
+    hierarchy: HierarchyForm = "separate"
+    """marginal: cities alone are classified, coarser levels are sums over their cities."""
     attention_input: AttentionInput = "logits"
     still: Still = "none"
     """The one frame of each clip that a model of single pictures sees."""
@@ -312,6 +318,7 @@ def _ranges(
         ("eval_every", config.eval_every),
         ("scene_weight", loss.scene_weight),
         ("text_weight", loss.text_weight),
+        ("haversine_km", loss.haversine_km),
         ("weight_decay", optimiser.weight_decay),
         ("clip_norm", optimiser.clip_norm),
         ("colour_jitter", config.input.augmentation.colour_jitter),
@@ -345,6 +352,8 @@ def _wrong_choices(config: TrainConfig) -> list[str]:
         "model.scene": (config.model.scene, get_args(SceneHead)),
         "model.text": (config.model.text, get_args(TextTarget)),
         "model.still": (config.model.still, get_args(Still)),
+        "model.classifier": (config.model.classifier, get_args(Classifier)),
+        "model.hierarchy": (config.model.hierarchy, get_args(HierarchyForm)),
         "model.attention_input": (config.model.attention_input, get_args(AttentionInput)),
         "model.normalisation": (config.model.normalisation, ("imagenet", "half", "none")),
         "loss.scene_target": (config.loss.scene_target, ("soft", "majority")),
@@ -384,4 +393,10 @@ def _wrong_kind(model: ModelConfig) -> list[str]:
         problems.append(f"model.scene {model.scene}: {kind.title} has {', '.join(kind.scenes)}")
     if model.text != "none" and not issubclass(kind.model, FeatureModel):
         problems.append(f"model.text {model.text}: {kind.title} has no text head")
+    for name, usual_form in (("classifier", "linear"), ("hierarchy", "separate")):
+        form = getattr(model, name)
+        if form != usual_form and not issubclass(kind.model, FeatureModel):
+            problems.append(f"model.{name} {form}: {kind.title} has classifiers of its own")
+    if model.coordinates and model.classifier == "linear":
+        problems.append("model.coordinates needs model.classifier = cosine: it is linear")
     return problems

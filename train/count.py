@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.build import TEXT_WIDTH, shape_of
+from train.build import shape_of, teachers_of
 from train.config import load_preset, preset_names
 from train.data.city_tree import cityguessr_tree
 from train.data.clips import class_counts
@@ -28,13 +28,14 @@ from train.errors import TrainError
 from train.models.base import PLAIN
 from train.models.kinds import KINDS, find_kind
 from train.models.teachers import TeacherConfig
+from train.place_texts import TEXT_WIDTH, label_width_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from train.models.base import GeoModel
 
-HEADS = ("heads.", "teachers.")
+HEADS = ("heads.", "labels.", "teachers.")
 """What begins the names of parameters that are no part of the trunk."""
 
 app = typer.Typer(add_completion=False)
@@ -69,7 +70,7 @@ def cost_of(model: GeoModel) -> Cost:
 def macs_of(model: GeoModel) -> int:
     """MACs of one clip."""
     # Laid out anew: torch does not count attention as processors compute it.
-    empty = lay_out(model.kind, model.config, model.classes, model.teaching)
+    empty = lay_out(model.kind, model.config, model.classes, model.teaching).folded()
     empty.requires_grad_(False)  # the counter follows gradients otherwise, and finds none
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -127,16 +128,25 @@ def _named(name: str, classes: Mapping[str, int]) -> list[tuple[str, GeoModel]]:
             for size, shape in kind.sizes.items()
         ]
     try:
-        config = load_preset(name).model
+        return [(name, lay_out_preset(name, classes))]
     except ValueError as exc:
         known = ", ".join((*KINDS, *preset_names()))
         raise TrainError(f"counting {name!r}: it is none of {known} ({exc}).") from exc
-    teachers = TeacherConfig(
-        scene=config.scene,
+
+
+def lay_out_preset(name: str, classes: Mapping[str, int]) -> GeoModel:
+    """The network of a preset, without weights.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    config = load_preset(name).model
+    teachers = teachers_of(
+        config,
         text_width=0 if config.text == "none" else TEXT_WIDTH,
-        attention_input=config.attention_input,
+        label_width=label_width_of(config),
     )
-    return [(name, lay_out(config.kind, shape_of(config), classes, teachers))]
+    return lay_out(config.kind, shape_of(config), classes, teachers)
 
 
 if __name__ == "__main__":

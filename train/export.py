@@ -16,7 +16,7 @@ import shutil
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,11 +24,9 @@ from rich.console import Console
 
 from engines.base import BundleError
 from engines.bundle import (
-    LEVELS,
     MANIFEST,
     TENSORRT_GRAPHS,
     Bundle,
-    DecodingMode,
     FileRecord,
     InputSpec,
     LevelCalibration,
@@ -45,6 +43,7 @@ from geotag.wish import PrecisionWish
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
+from train.evaluation.calibrate import uncalibrated
 from train.from_bundle import facts_of, load_bundle_model
 from train.graphs import graph_of
 from train.model_card import model_card, with_precisions
@@ -347,7 +346,7 @@ def _draft(
         outputs=outputs,
         scenes=SCENE_GROUPS if "scene" in outputs else (),
         sampling=_sampling(facts.get("sampling", {}), policies),
-        calibration=_calibration(evaluation),
+        calibration=_calibration(evaluation, model),
         files={
             "model.onnx": describe_file(folder / "model.onnx", precision="fp32", **measured),
             "places.csv": describe_file(folder / "places.csv"),
@@ -410,14 +409,15 @@ def _policies(evaluation: dict[str, Any]) -> tuple[PolicyAccuracy, ...]:
         ) from exc
 
 
-def _calibration(evaluation: dict[str, Any]) -> dict[str, dict[str, LevelCalibration]]:
+def _calibration(
+    evaluation: dict[str, Any], model: GeoModel
+) -> dict[str, dict[str, LevelCalibration]]:
     """Calibration of every mode and level; temperature 1 and threshold 0.5 where not measured."""
     measured = evaluation.get("calibration", {})
-    default = {"temperature": 1.0, "threshold_prob": 0.5}
     return {
         mode: {
             level: LevelCalibration(**{**default, **measured.get(mode, {}).get(level, {})})
-            for level in LEVELS
+            for level, default in levels.items()
         }
-        for mode in get_args(DecodingMode)
+        for mode, levels in uncalibrated(nests=model.nests).items()
     }

@@ -1,7 +1,8 @@
 """A network out of an exported bundle again, so that smaller precisions can be made of it.
 
 The float32 graph of a bundle holds the encoder and the classifiers whole. What it does not hold is
-Self-Cross Attention, whose linear maps were folded: a bundle with such a scene output is not read.
+Self-Cross Attention, whose linear maps were folded: a bundle with such a scene output is not read,
+nor one whose classifiers were.
 """
 
 from __future__ import annotations
@@ -53,6 +54,13 @@ def load_bundle_model(bundle: Bundle) -> Geolocator:
         raise CheckpointError(
             f"reading the network of {bundle.label}: its scene attention was folded when it was "
             "exported. Give the run folder instead."
+        )
+    said = manifest.training
+    form = said.get("model_classifier"), said.get("model_hierarchy")
+    if form[0] not in (None, "linear") or form[1] not in (None, "separate"):
+        raise CheckpointError(
+            f"reading the network of {bundle.label}: its classifiers ({form[0]}, {form[1]}) were "
+            "folded when it was exported. Give the run folder instead."
         )
     # A model counts scenes even where it has no head for them.
     counts = {level: manifest.outputs[level] for level in LEVELS}

@@ -35,12 +35,15 @@ def graph_of(model: GeoModel) -> onnx.GraphProto:
 def wide_starts(graph: onnx.GraphProto) -> list[str]:
     """Nodes from which on a float16 graph stays float32: the feature, and what no feature reaches.
 
+    Lengths too, wherever they stand: the largest sum of squares that float16 holds is 65504.
     Nodes carry the name of their first output, as `graph_of` gives them.
     """
     starts, reached = [], {FEATURE}
     for node in graph.node:
         if reached & set(node.input):
             reached.update(node.output)
+        elif node.op_type == "ReduceL2":
+            starts.append(node.name)
     for port in graph.output:
         if port.name == FEATURE or port.name not in reached:
             starts.append(port.name)

@@ -13,8 +13,8 @@ import hashlib
 import json
 import statistics
 import time
-from collections import defaultdict
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -29,11 +29,15 @@ from geotag.writers.run import versions
 from train.judging import RuntimeEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from engines.base import Engine
     from engines.bundle import Bundle, Precision
+
+Key = TypeVar("Key")
 
 TIMED_RUNS = 9
 """Of each precision, in turns; their median is the latency."""
@@ -79,21 +83,36 @@ def _open(bundle: Bundle, precision: Precision) -> Engine:
 
 
 def _time(engines: Mapping[Precision, Engine], bundle: Bundle) -> dict[Precision, float]:
-    """Median seconds of one clip in each engine.
+    """Median seconds of one clip in each engine."""
+    clip_THWC = noise_clip(bundle)
+    runs = {name: partial(engine.infer, clip_THWC[None]) for name, engine in engines.items()}
+    return time_in_turns(runs, TIMED_RUNS)
 
-    Measured in turns, so that whatever else the machine does meets all of them alike.
-    """
+
+def noise_clip(bundle: Bundle) -> NDArray[np.uint8]:
+    """A clip that a bundle takes: no engine is faster or slower for what it shows."""
     spec = bundle.manifest.input
     shape_THWC = (spec.frames, spec.height_px, spec.width_px, 3)
-    clip_THWC = np.random.default_rng(0).integers(0, 256, shape_THWC, dtype=np.uint8)
-    taken: dict[Precision, list[float]] = defaultdict(list)
-    for turn in range(TIMED_RUNS + 1):
-        for precision, engine in engines.items():
+    return np.random.default_rng(0).integers(0, 256, shape_THWC, dtype=np.uint8)
+
+
+def time_in_turns(runs: Mapping[Key, Callable[[], object]], turns: int) -> dict[Key, float]:
+    """Median seconds of each of some runs.
+
+    Measured in turns, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        runs: what is measured.
+        turns: how often, after one that warms up.
+    """
+    taken_s: dict[Key, list[float]] = {name: [] for name in runs}
+    for turn in range(turns + 1):
+        for name, run in runs.items():
             started_s = time.perf_counter()
-            engine.infer(clip_THWC[np.newaxis])
-            if turn:  # the first warms up
-                taken[precision].append(time.perf_counter() - started_s)
-    return {precision: statistics.median(values) for precision, values in taken.items()}
+            run()
+            if turn:
+                taken_s[name].append(time.perf_counter() - started_s)
+    return {name: statistics.median(values) for name, values in taken_s.items()}
 
 
 def _key(bundle: Bundle) -> str:

@@ -1,6 +1,6 @@
 """One training step, and all that it changes.
 
-Shape suffixes: N clips, P patches, K classes.
+Shape suffixes: N clips, P patches, K classes, C cities.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engines.bundle import LEVELS
 from train.errors import TrainError
+from train.haversine import city_centres, near_shares, spread
 from train.losses import NO_SCENE, Targets, loss_sums
 from train.models.base import FeatureModel
 from train.models.videomae import random_tokens
@@ -77,6 +78,10 @@ class Learner:
             level: torch.from_numpy(hierarchy.ancestors[level]).to(world.device) for level in LEVELS
         }
         self.texts_KE = None if texts_KE is None else torch.from_numpy(texts_KE).to(world.device)
+        self.counts = {level: hierarchy.size(level) for level in LEVELS}
+        self.centres_C2: Tensor | None = None
+        if config.loss.haversine_km:
+            self.centres_C2 = city_centres(hierarchy).to(world.device)
         self.terms = ["geo"]
         self.terms += ["scene"] if config.loss.scene_weight else []
         self.terms += ["text"] if config.loss.text_weight else []
@@ -254,8 +259,17 @@ class Learner:
             level: self.ancestors[level][piece.city_N] for level in LEVELS
         }
         text_NE = None if self.texts_KE is None else self.texts_KE[piece.city_N]
+        shares = None
+        if self.centres_C2 is not None:
+            tau_km = self.config.loss.haversine_km
+            near_NC = near_shares(piece.city_N, piece.point_N2, self.centres_C2, tau_km)
+            shares = spread(near_NC.float(), self.ancestors, self.counts)
         return Targets(
-            labels=labels, scene_NS=piece.scene_NS, scene_N=piece.scene_N, text_NE=text_NE
+            labels=labels,
+            scene_NS=piece.scene_NS,
+            scene_N=piece.scene_N,
+            text_NE=text_NE,
+            shares=shares,
         )
 
     def _forget(self) -> None:

@@ -43,6 +43,9 @@ class LossConfig:
     """soft: the distribution over scene groups; majority: the most frequent scene alone."""
     text_weight: float = 0.0
     """0 leaves the term out. The released code sums over its batch of 12 clips: 12."""
+    haversine_km: float = 0.0
+    """Labels are spread over cities nearby, e times less for each so many kilometres further; 0 for
+    none. See `train.haversine`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,6 +60,8 @@ class Targets:
     """The most frequent scene, NO_SCENE where none is known."""
     text_NE: Tensor | None = None
     """Embeddings of the place names, of length 1."""
+    shares: Mapping[Level, Tensor] | None = None
+    """Distributions over the classes [N, K] per level that stand for the labels; None: they do."""
 
 
 def loss_sums(
@@ -72,7 +77,8 @@ def loss_sums(
     Raises:
         ValueError: a term counts and the network does not answer it.
     """
-    sums = {"geo": geo_loss(outputs, targets.labels, label_smoothing=config.label_smoothing)}
+    wanted_places = targets.labels if targets.shares is None else targets.shares
+    sums = {"geo": geo_loss(outputs, wanted_places, label_smoothing=config.label_smoothing)}
     wanted = {"scene": config.scene_weight, "text": config.text_weight}
     for head, weight in wanted.items():
         if weight and head not in outputs:
@@ -94,7 +100,13 @@ def loss_sums(
 def geo_loss(
     outputs: Mapping[str, Tensor], labels: Mapping[Level, Tensor], *, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Sum over clips and over the four levels of the cross-entropy.  [N, K], [N] -> scalar."""
+    """Sum over clips and over the four levels of the cross-entropy.
+
+    Args:
+        outputs: logits [N, K] per level.
+        labels: class ids [N], or distributions over the classes [N, K], per level.
+        label_smoothing: share of the target spread over all classes.
+    """
     terms = [
         F.cross_entropy(
             outputs[level], labels[level], label_smoothing=label_smoothing, reduction="sum"

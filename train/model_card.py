@@ -37,7 +37,7 @@ def model_card(
                 if rendered
                 else "This model guesses the city where dashcam footage was recorded."
             ),
-            f"{manifest.description}: {network} with one linear classifier each for "
+            f"{manifest.description}: {network} with {_classifiers(manifest)} "
             f"{manifest.outputs['city']} cities, {manifest.outputs['state']} states, "
             f"{manifest.outputs['country']} countries, {manifest.outputs['continent']} continents"
             + (f", and a head for {len(manifest.scenes)} scene groups" if manifest.scenes else "")
@@ -75,6 +75,15 @@ def model_card(
             "",
         )
     )
+
+
+def _classifiers(manifest: Manifest) -> str:
+    """What stands between the feature and the places."""
+    is_cosine = manifest.training.get("model_classifier") == "cosine"
+    one = "one classifier by cosine" if is_cosine else "one linear classifier"
+    if manifest.training.get("model_hierarchy") == "marginal":
+        return f"{one} of cities, and coarser levels as sums over theirs; it knows"
+    return f"{one} each for"
 
 
 def _counted(evaluation: dict[str, Any]) -> str:

@@ -20,10 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.dialect import OPSET, check_dialect
 from engines.bundle import LEVELS
 from train.models.geolocator import Geolocator
+from train.models.labels import LEAST_LENGTH, FixedLabels
+from train.models.nested import LEAST_PROB, SummedLevels
 from train.models.teachers import ATTENTION_HEADS, LIFTED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -132,7 +134,7 @@ class Graph:
 
 def build_graph(model: Geolocator) -> onnx.GraphProto:
     """The network as a graph: pixels to tokens, blocks, mean, heads."""
-    config = model.config
+    config, model = model.config, model.folded()
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     graph = Graph(weights)
     tokens = _tokens(graph, model)
@@ -142,6 +144,12 @@ def build_graph(model: Geolocator) -> onnx.GraphProto:
     feature = graph.op("ReduceMean", tokens, axes, out="feature", keepdims=0)
     for head in model.heads:
         graph.linear(feature, f"heads.{head}", out=head)
+    if isinstance(model.labels, FixedLabels):
+        unit = _unit(graph, feature)
+        for level in model.labels.linears:
+            graph.linear(unit, f"labels.linears.{level}", out=level)
+    if isinstance(model.nested, SummedLevels):
+        _sum_cities(graph, model.nested.levels)
     if model.teachers.config.scene == "attention":
         _scene(graph, model)
     clip = ("N", config.frames, config.image_px, config.image_px, 3)
@@ -198,6 +206,30 @@ def _block(graph: Graph, model: Geolocator, tokens: str, name: str) -> str:
     hidden = graph.op("Gelu", hidden, out=f"{name}.gelu")
     hidden = graph.linear(hidden, f"{source}.fc2", out=f"{name}.fc2")
     return graph.op("Add", tokens, hidden, out=f"{name}.out")
+
+
+def _unit(graph: Graph, feature: str) -> str:
+    """A feature, scaled and shifted, then of length 1.  [N, D] -> [N, D]."""
+    gain = graph.constant("unit.gain", graph.weights["labels.unit.gain"])
+    shift = graph.constant("unit.shift", graph.weights["labels.unit.shift"])
+    scaled = graph.op("Mul", feature, gain, out="unit.scaled")
+    centred = graph.op("Add", scaled, shift, out="unit.centred")
+    axes = graph.constant("unit.axis", [-1], np.int64)
+    length = graph.op("ReduceL2", centred, axes, out="unit.length", keepdims=1)
+    least = graph.constant("unit.least", LEAST_LENGTH)
+    length = graph.op("Max", length, least, out="unit.divisor")
+    return graph.op("Div", centred, length, out="unit")
+
+
+def _sum_cities(graph: Graph, levels: Sequence[str]) -> None:
+    """Logarithms of sums over cities.  `city` [N, C] -> each coarser level [N, K]."""
+    probs = graph.op("Softmax", "city", out="city.shares", axis=-1)
+    least = graph.constant("least_prob", LEAST_PROB)
+    for level in levels:
+        cities = graph.constant(f"{level}.cities", graph.weights[f"nested.membership_{level}"])
+        total = graph.op("MatMul", probs, cities, out=f"{level}.sum")
+        total = graph.op("Max", total, least, out=f"{level}.least")
+        graph.op("Log", total, out=level)
 
 
 def _scene(graph: Graph, model: Geolocator) -> None:

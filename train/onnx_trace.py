@@ -41,7 +41,7 @@ def trace(model: GeoModel) -> onnx.GraphProto:
     outputs = model.outputs
     # Two clips: of one alone torch would take it that there is never more.
     clips = torch.zeros((2, *model.clip_shape), dtype=torch.uint8)
-    network = _Ordered(model).eval()
+    network = _Ordered(model.folded()).eval()
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -58,7 +58,7 @@ def trace(model: GeoModel) -> onnx.GraphProto:
     except ImportError as exc:
         raise ExportError(
             f"writing {type(model).__name__} as ONNX: {exc}. Install it with "
-            "`pip install 'geotag-video[train]'`."
+            "`pip install '.[cpu,models]'` in geotag's source folder."
         ) from exc
     except (torch.onnx.OnnxExporterError, torch.export.UserError) as exc:  # type: ignore[attr-defined]
         raise ExportError(

@@ -97,11 +97,14 @@ class StandardisedHeads(nn.Module):
 
     def fold_into(self, model: FeatureModel) -> None:
         """Write the standardisation into the heads: the bare model then scores the same."""
+        deviation_D = torch.sqrt(self.variance + EPSILON)
         with torch.no_grad():
             for head in model.heads.values():
                 assert isinstance(head, nn.Linear)
-                head.weight.div_(torch.sqrt(self.variance + EPSILON))
+                head.weight.div_(deviation_D)
                 head.bias.sub_(head.weight @ self.mean)
+        if model.labels is not None:
+            model.labels.unit.absorb(self.mean, deviation_D)
 
 
 def _moments(feature_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ Shape suffixes: N clips, T frames, H and W pixels, S scene groups.
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,8 @@ class Batch:
     known; NO_SCENE where nothing is."""
     positions_N: Tensor
     """int64: which samples of what was asked for these are, counted from 0."""
+    point_N2: Tensor | None = None
+    """float64: (lat_deg, lon_deg) where it was measured, NaN where not; None: nowhere."""
     bad: tuple[BadSample, ...] = ()
     """Those that could not be read, and are not in here."""
     error: DatasetError | None = None
@@ -79,6 +82,7 @@ class Batch:
             scene_NS=change(self.scene_NS),
             scene_N=change(self.scene_N),
             positions_N=change(self.positions_N),
+            point_N2=None if self.point_N2 is None else change(self.point_N2),
             bad=self.bad,
             error=self.error,
         )
@@ -109,6 +113,9 @@ def collate(
         scene_NS=scene_NS,
         scene_N=torch.tensor(scene_ids, dtype=torch.long),
         positions_N=torch.tensor([position for position, _ in good], dtype=torch.long),
+        point_N2=torch.tensor(
+            [sample.point_deg or (math.nan, math.nan) for _, sample in good], dtype=torch.float64
+        ).reshape(-1, 2),
         bad=tuple(sample for _, sample in found if isinstance(sample, BadSample)),
         error=next((each for _, each in found if isinstance(each, DatasetError)), None),
     )
@@ -120,6 +127,11 @@ def _scene_of(sample: Sample) -> int:
     return NO_SCENE if sample.scene_S is None else int(sample.scene_S.argmax())
 
 
+def _points_of(batch: Batch) -> Tensor:
+    nowhere_N2 = torch.full((len(batch), 2), math.nan, dtype=torch.float64)
+    return nowhere_N2 if batch.point_N2 is None else batch.point_N2
+
+
 def join(batches: Sequence[Batch]) -> Batch:
     """Batches one behind the other."""
     return Batch(
@@ -128,6 +140,7 @@ def join(batches: Sequence[Batch]) -> Batch:
         scene_NS=torch.cat([batch.scene_NS for batch in batches]),
         scene_N=torch.cat([batch.scene_N for batch in batches]),
         positions_N=torch.cat([batch.positions_N for batch in batches]),
+        point_N2=torch.cat([_points_of(batch) for batch in batches]),
         bad=tuple(bad for batch in batches for bad in batch.bad),
     )
 

@@ -10,7 +10,7 @@ from engines.bundle import LEVELS, Level
 from train.data.clips import RenderedClips
 from train.data.dataset import View
 from train.errors import TrainError
-from train.evaluation.calibrate import calibrate
+from train.evaluation.calibrate import calibrate, uncalibrated
 from train.evaluation.metrics import Outcomes, Predictions, compare_top1, join
 from train.evaluation.predict import Scored, fuse_drives, predict
 from train.evaluation.report import (
@@ -145,7 +145,7 @@ def evaluate(
     if routing:
         evaluation["routing"] = routing
     if plan.by_drive:
-        evaluation["drives"] = _drives(passes, val, context, calibration)
+        evaluation["drives"] = _drives(passes, val, context, calibration, nests=scorer.nests)
     if against is not None:
         evaluation["against"] = _against(
             against, task, pipeline, context, everything=everything, calibration=calibration
@@ -177,12 +177,12 @@ def _calibration(candidate: Candidate, task: Task, val: Scored | None) -> tuple[
                 by += (
                     ", the part that is counted here: it is better calibrated there than elsewhere"
                 )
-            return calibrate(val.predictions, candidate.scorer.hierarchy), by
+            scorer = candidate.scorer
+            return calibrate(val.predictions, scorer.hierarchy, nests=scorer.nests), by
         by += f" (the model knows no city of {name})"
     if candidate.calibration is not None:
         return candidate.calibration, candidate.calibrated_by
-    flat = {"temperature": 1.0, "threshold_prob": 0.5}
-    return {mode: {level: dict(flat) for level in LEVELS} for mode in MODES}, by
+    return uncalibrated(nests=candidate.scorer.nests), by
 
 
 def _policy_records(
@@ -223,7 +223,12 @@ def _share_right(outcomes: Outcomes | None, level: Level) -> float | None:
 
 
 def _drives(
-    passes: list[Scored], val: Scored | None, context: Context, calibration: Calibration
+    passes: list[Scored],
+    val: Scored | None,
+    context: Context,
+    calibration: Calibration,
+    *,
+    nests: bool,
 ) -> dict[str, Any]:
     """The drive report, with temperatures of its own where validation drives are there to fit."""
     everything = join([scored.predictions for scored in passes])
@@ -231,7 +236,7 @@ def _drives(
     if len(set(everything.names)) < len(everything.names):
         everything = passes[0].predictions
     if val is not None and val.predictions.known.any():
-        calibration = calibrate(fuse_drives(val.predictions), context.model)
+        calibration = calibrate(fuse_drives(val.predictions), context.model, nests=nests)
     return {**drive_report(everything, context, calibration), "calibration": calibration}
 
 

@@ -46,6 +46,10 @@ class Scorer(Protocol):
     def clip_shape(self) -> tuple[int, int, Resize]:
         """Frames of a clip, side of the square picture in pixels, and how a picture is fitted."""
 
+    @property
+    def nests(self) -> bool:
+        """Whether the scores of coarser levels are sums over those of cities."""
+
     def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Logits of every level, [N, K], and of `scene` where the model has the scene groups."""
 
@@ -131,7 +135,7 @@ class CheckpointScorer:
                 f"{found}. The two do not belong together."
             )
         self._model = model.eval()
-        self.hierarchy = hierarchy
+        self.hierarchy, self.nests = hierarchy, model.nests
         self.label = label
         frames_seen, image_px = model.clip_shape[:2]
         self._still = still
@@ -191,6 +195,7 @@ class BundleScorer:
         self.bundle = bundle
         self.label = bundle.label if precision == "fp32" else f"{bundle.label} {precision}"
         self.hierarchy = read_hierarchy(bundle.file(PLACES))
+        self.nests = bundle.manifest.training.get("model_hierarchy") == "marginal"
         wanted = bundle.manifest.input
         if wanted.height_px != wanted.width_px:
             raise TrainError(

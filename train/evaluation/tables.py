@@ -47,6 +47,8 @@ def show_evaluation(evaluation: Record, console: Console) -> None:
             _accuracy_table(drives, f"top-1 % of {drives['drives']} drives, all clips fused")
         )
         console.print(_fusion_table(drives["by_clips"]))
+    for division, record in evaluation.get("routing", {}).items():
+        console.print(_routing_table(division, record))
     if "against" in evaluation:
         console.print(_difference_table(evaluation["against"]))
     for line in _notes(evaluation):
@@ -115,6 +117,18 @@ def _fusion_table(rows: Sequence[Record]) -> Table:
     for row in rows:
         cells = [_percent(row[level][name]) for level in ("city", "country") for name in row[level]]
         table.add_row(str(row["fused"]), str(row["drives"]), *cells)
+    return table
+
+
+def _routing_table(division: str, record: Record) -> Table:
+    """How often each of several parts of a network is the most used, and its mean share."""
+    table = _table(
+        f"how much {_count(record['clips'], 'clip')} use of each {division}",
+        division,
+        ["clips %", "mean share %"],
+    )
+    for name, shares in record["routes"].items():
+        table.add_row(name, *(_number(100 * shares[part], 1) for part in ("largest", "mean_share")))
     return table
 
 

@@ -9,21 +9,28 @@ R routes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from engines.bundle import LEVELS
 from train.models.heads import HEADS, Heads
+from train.models.labels import CosineLabels, FixedLabels
+from train.models.nested import NestedLevels, SummedLevels
 from train.models.teachers import TeacherConfig, Teachers
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+    from numpy.typing import NDArray
 
     from calibration.ranges import Family
+    from engines.bundle import Level
+    from geotag.places.hierarchy import Hierarchy
     from train.losses import Targets
     from train.models.published import WeightsReport
     from train.models.teachers import SceneHead
@@ -33,6 +40,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of R, G, B in [0, 1]: what most published weights were trained with."""
 PLAIN = TeacherConfig(scene="linear")
 """Five linear classifiers and no teachers."""
+Model = TypeVar("Model", bound="GeoModel")
+Feature = TypeVar("Feature", bound="FeatureModel")
 
 
 class GeoModel(nn.Module):
@@ -98,6 +107,11 @@ class GeoModel(nn.Module):
         return self.config.frames, self.config.image_px, self.config.image_px, 3
 
     @property
+    def nests(self) -> bool:
+        """Whether its coarser levels are sums over its cities, and no evidence of their own."""
+        return self.teaching.hierarchy == "marginal"
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what the exported network answers, in their order."""
         scene = () if self.teaching.scene == "none" else ("scene",)
@@ -157,6 +171,10 @@ class GeoModel(nn.Module):
         """What the R routes of each of `routing` are called."""
         return {}
 
+    def folded(self: Model) -> Model:
+        """The network as it is exported: what only learning needs is worked into its weights."""
+        return self
+
     def check_clip(self, clip_NTHWC: Tensor) -> None:
         """Refuse what is no batch of its clips.
 
@@ -186,10 +204,36 @@ class FeatureModel(GeoModel):
 
     def add_heads(self) -> None:
         """Make the classifiers and teachers; after the encoder, whose weights are drawn first."""
-        linear = HEADS if self.teaching.scene == "linear" else LEVELS
+        teaching, linear = self.teaching, list[str]()
+        self.labels: CosineLabels | FixedLabels | None = None
+        self.nested: NestedLevels | SummedLevels | None = None
+        if teaching.classifier == "linear":
+            linear += teaching.own_levels
+        if teaching.scene == "linear":
+            linear.append("scene")
         self.heads = Heads(self.width, {head: self.classes[head] for head in linear})
+        if teaching.classifier == "cosine":
+            self.labels = CosineLabels(
+                self.width, teaching.label_width, self.classes, teaching.own_levels
+            )
+        if teaching.hierarchy == "marginal":
+            self.nested = NestedLevels(self.classes)
         places = sum(self.classes[level] for level in LEVELS)
         self.teachers = Teachers(self.teaching, classes=places, scenes=self.classes["scene"])
+
+    def start_places(
+        self, hierarchy: Hierarchy, vectors: Mapping[Level, NDArray[np.float32]] | None
+    ) -> None:
+        """Tell classifiers that know of the class tree what it is; a checkpoint keeps it.
+
+        Args:
+            hierarchy: the tree.
+            vectors: what the places of every level begin as, [K, E], for classifiers by cosine.
+        """
+        if isinstance(self.labels, CosineLabels) and vectors is not None:
+            self.labels.start(hierarchy, vectors)
+        if isinstance(self.nested, NestedLevels):
+            self.nested.start(hierarchy)
 
     def features(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> Tensor:
         """One feature of each clip.  uint8 [N, T, H, W, 3] -> float [N, D]; see `forward`."""
@@ -198,8 +242,29 @@ class FeatureModel(GeoModel):
     def answer(self, feature_ND: Tensor) -> dict[str, Tensor]:
         """What the classifiers and teachers make of a feature; see `forward`."""
         found = self.heads(feature_ND)
+        if self.labels is not None:
+            found |= self.labels(feature_ND)
+        found = self.nest(found)
         taught = self.teachers([found[level] for level in LEVELS], text=self.training)
         return {**found, **taught, "feature": feature_ND}
+
+    def nest(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Answers with coarser levels as sums over the cities, where the recipe wants them so.
+
+        A network that makes one answer of several does it once more at the end.
+        """
+        return dict(found) if self.nested is None else {**found, **self.nested(found["city"])}
+
+    def folded(self: Feature) -> Feature:
+        """See `GeoModel.folded`."""
+        if self.labels is None and self.nested is None:
+            return self
+        model = copy.deepcopy(self)
+        if isinstance(model.labels, CosineLabels):
+            model.labels = model.labels.fixed()
+        if isinstance(model.nested, NestedLevels):
+            model.nested = model.nested.fixed()
+        return model
 
     def forward(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> dict[str, Tensor]:
         """Score clips.  uint8 [N, T, H, W, 3] -> logits [N, K] per head, and `feature` [N, D].
@@ -230,6 +295,8 @@ class Wanted:
     """Whether the network is shown one frame of each clip."""
     num_heads: Any = "corrected"
     """See `train.models.pretrained.HeadChoice`."""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """How many classes each head has, for weights that hold classifiers."""
     is_accepted: bool = False
     """Fetch weights for non-commercial use alone, too."""
     tell: Callable[[str], None] = lambda text: None

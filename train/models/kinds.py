@@ -17,6 +17,8 @@ KINDS: dict[str, str] = {
     "videomae": "train.models.geolocator",
     "timesformer": "train.models.timesformer",
     "vit": "train.models.vit",
+    "planet": "train.models.planet",
+    "isns": "train.models.isns",
     "geodecoder": "train.models.geodecoder",
 }
 """Name -> the module whose `KIND` says all that is to be said of it."""

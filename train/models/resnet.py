@@ -1,4 +1,4 @@
-"""ResNet-50 (He et al., CVPR 2016): one picture to a feature, or to the scores of some classes.
+"""ResNet of bottlenecks (He et al., CVPR 2016): one picture to a feature, or to scores of classes.
 
 The bottleneck strides in its 3x3 convolution, as the published weights of torchvision and of
 Places365 do ("v1.5"), and parameters carry the names of those files, so that they load unchanged.
@@ -8,6 +8,7 @@ Shape suffixes: N pictures, C channels, H and W pixels, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -16,58 +17,90 @@ from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEPTHS_50 = (3, 4, 6, 3)
+DEPTHS_50, DEPTHS_101 = (3, 4, 6, 3), (3, 4, 23, 3)
 """Blocks of the four stages; He et al., table 1."""
 STEM_CHANNELS = 64
 EXPANSION = 4
 """How many times more channels leave a bottleneck than its 3x3 convolution has."""
 
 
-class ResNet(nn.Module):
-    """A residual network of bottlenecks with one linear classifier."""
+class Trunk(nn.Module):
+    """A residual network of bottlenecks without a classifier."""
 
-    def __init__(self, classes: int, depths: tuple[int, ...] = DEPTHS_50) -> None:
+    def __init__(self, depths: Sequence[int] = DEPTHS_50, stem: int = STEM_CHANNELS) -> None:
         """Build with random weights (He et al., ICCV 2015; norms begin as the identity).
 
         Args:
-            classes: width of the classifier; 365 for Places365.
             depths: blocks of each stage; every stage has twice the channels of the one before.
+            stem: channels of the first convolution, a quarter of what leaves the first stage.
         """
         super().__init__()
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
-        came = STEM_CHANNELS
+        self.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        came = stem
         for stage, depth in enumerate(depths):
-            inner = STEM_CHANNELS << stage
-            blocks = []
-            for number in range(depth):
-                stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(Bottleneck(came, inner, stride))
-                came = inner * EXPANSION
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.add_module(f"layer{stage + 1}", make_stage(came, stem << stage, depth, stage > 0))
+            came = EXPANSION * stem << stage
         self.stages = len(depths)
         self.width = came
-        self.fc = nn.Linear(came, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw(self)
 
     def forward(self, pixels_NCHW: Tensor) -> Tensor:
-        """Score normalised pictures.  float [N, 3, H, W] -> logits [N, K]."""
-        scores_NK: Tensor = self.fc(self.features(pixels_NCHW))
-        return scores_NK
+        """The last map; see `maps`."""
+        return self.maps(pixels_NCHW)
 
     def features(self, pixels_NCHW: Tensor) -> Tensor:
         """Mean of the last map.  float [N, 3, H, W] -> [N, width]; H and W of 32 or more."""
         return self.maps(pixels_NCHW).mean(dim=(2, 3))
 
     def maps(self, pixels_NCHW: Tensor) -> Tensor:
-        """The last map.  float [N, 3, H, W] -> [N, width, H / 32, W / 32]."""
+        """The last map.  float [N, 3, H, W] -> [N, width, H / 32, W / 32] after four stages."""
         maps_NCHW = F.relu(self.bn1(self.conv1(pixels_NCHW)))
         maps_NCHW = F.max_pool2d(maps_NCHW, 3, stride=2, padding=1)
         for stage in range(1, self.stages + 1):
             maps_NCHW = self.get_submodule(f"layer{stage}")(maps_NCHW)
         return maps_NCHW
+
+
+class ResNet(Trunk):
+    """A residual network of bottlenecks with one linear classifier."""
+
+    def __init__(self, classes: int, depths: Sequence[int] = DEPTHS_50) -> None:
+        """Build with random weights; see `Trunk`.
+
+        Args:
+            classes: width of the classifier; 365 for Places365.
+            depths: blocks of each stage.
+        """
+        super().__init__(depths)
+        self.fc = nn.Linear(self.width, classes)
+
+    def forward(self, pixels_NCHW: Tensor) -> Tensor:
+        """Score normalised pictures.  float [N, 3, H, W] -> logits [N, K]."""
+        scores_NK: Tensor = self.fc(self.features(pixels_NCHW))
+        return scores_NK
+
+
+def make_stage(came: int, inner: int, depth: int, is_halving: bool = True) -> nn.Sequential:
+    """Bottlenecks one after another, the first of which may halve height and width.
+
+    Args:
+        came: channels that come in.
+        inner: channels of the 3x3 convolutions; four times as many go out.
+        depth: how many blocks.
+        is_halving: every stage but the first does.
+    """
+    widths = (came, *(inner * EXPANSION,) * (depth - 1))
+    strides = (2 if is_halving else 1, *(1,) * (depth - 1))
+    blocks = zip(widths, strides, strict=True)
+    return nn.Sequential(*(Bottleneck(width, inner, stride) for width, stride in blocks))
+
+
+def draw(network: nn.Module) -> None:
+    """Random convolutions (He et al., ICCV 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 class Bottleneck(nn.Module):

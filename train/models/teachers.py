@@ -19,10 +19,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from engines.bundle import LEVELS, Level
+
 SceneHead = Literal["none", "linear", "attention", "own"]
 """none: the model says nothing of scenes; linear: one classifier beside the four; attention: as in
 the paper, on what Self-Cross Attention makes of the four; own: what a kind of network brings."""
 AttentionInput = Literal["logits", "probs"]
+Classifier = Literal["linear", "cosine"]
+"""linear: a weight and a bias for each place; cosine: see `train.models.labels`."""
+HierarchyForm = Literal["separate", "marginal"]
+"""separate: each level has classifiers of its own; marginal: cities have, and coarser levels are
+sums over them, see `train.models.nested`."""
 
 LIFTED = 6
 """Width that each score is lifted to; the released code's value."""
@@ -32,13 +39,17 @@ SCENE_WIDTHS = (256, 128, 64, 32, 16)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherConfig:
-    """Which teachers a model has."""
+    """Which teachers a model has, and what kind of classifiers they listen to."""
 
     scene: SceneHead = "attention"
     text_width: int = 0
     """E, of the table of texts that it is aligned with; 0 for no text head."""
     attention_input: AttentionInput = "logits"
     """The paper does not say; the released code takes logits."""
+    classifier: Classifier = "linear"
+    label_width: int = 0
+    """E, of what a place begins as, for the cosine classifier; 0 for the linear one."""
+    hierarchy: HierarchyForm = "separate"
 
     def __post_init__(self) -> None:
         """Refuse what would be taken for something else: weights fit either attention input."""
@@ -52,6 +63,22 @@ class TeacherConfig:
                 f"teachers with attention_input {self.attention_input!r}: it is one of "
                 f"{', '.join(get_args(AttentionInput))}."
             )
+        is_cosine = self.classifier == "cosine"
+        if self.classifier not in get_args(Classifier) or (self.label_width > 0) != is_cosine:
+            raise ValueError(
+                f"classifiers {self.classifier!r} with label_width {self.label_width}: linear has "
+                "0, cosine the width of the embeddings that places begin as."
+            )
+        if self.hierarchy not in get_args(HierarchyForm):
+            raise ValueError(
+                f"classifiers with hierarchy {self.hierarchy!r}: it is one of "
+                f"{', '.join(get_args(HierarchyForm))}."
+            )
+
+    @property
+    def own_levels(self) -> tuple[Level, ...]:
+        """Levels that have a classifier."""
+        return LEVELS if self.hierarchy == "separate" else LEVELS[:1]
 
     @property
     def has_attention(self) -> bool:

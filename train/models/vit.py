@@ -227,7 +227,8 @@ class ViT(FeatureModel):
 
     def answer(self, feature_ND: Tensor) -> dict[str, Tensor]:
         """Scores of each frame, and of the clip their mean: log-probabilities, features as such."""
-        return average_frames(super().answer(feature_ND), self.config.frames)
+        found = average_frames(super().answer(feature_ND), self.config.frames)
+        return found if self.config.frames == 1 else self.nest(found)  # sums of the mean's cities
 
 
 def average_frames(found: Mapping[str, Tensor], frames: int) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,9 @@ PLACES = 166 + 157 + 91 + 6
         ("timesformer", "base", {}, 121.3, 590 / 3),
         # ViT-B/16 at 224 px: 85.8 M and 17.6 G for one picture.
         ("vit", "base", {"frames": 1}, 85.8, 17.58),
+        # torchvision at 224 px: 25.6 M and 4.09 G, 44.5 M and 7.80 G, with 1,000 classes.
+        ("planet", "resnet50", {"frames": 1}, 23.51, 4.09),
+        ("planet", "resnet101", {"frames": 1}, 42.50, 7.80),
     ],
 )
 def test_known_networks_cost_what_is_known(
@@ -45,6 +49,33 @@ def test_known_networks_cost_what_is_known(
     assert cost.trunk / 1e6 == pytest.approx(trunk_m, abs=0.06)
     assert cost.macs / 1e9 == pytest.approx(gmac, rel=0.005)
     assert cost.parameters - cost.trunk == PLACES * (shape.width + 1)
+
+
+def test_scene_experts_cost_the_last_stage_three_times() -> None:
+    classes = class_counts(cityguessr_tree().hierarchy)
+    shape = replace(find_kind("isns").sizes["resnet50"], frames=1)
+    cost = cost_of(lay_out("isns", shape, classes, TeacherConfig(scene="own")))
+    # A bottleneck of 512 channels: 1x1, 3x3 and 1x1, each with two numbers a channel for its norm.
+    inner = 9 * 512**2 + 512 * 2048 + 2 * (512 + 512 + 2048)
+    last = 3 * inner + 512 * (1024 + 2 * 2048) + 1024 * 2048 + 2 * 2048
+    assert cost.trunk == 23_508_032 + 2 * last
+    heads = 3 * PLACES * (2048 + 1) + 16 * (1024 + 1)
+    assert cost.parameters - cost.trunk == heads
+    at_7 = 49 * (3 * (9 * 512**2 + 512 * 2048) + 1024 * 2048 + 2 * 2048 * 512)
+    last_macs = at_7 + 196 * 1024 * 512  # its first convolution still sees 14 x 14
+    assert cost.macs / 1e9 == pytest.approx(4.09 + 2 * last_macs / 1e9, rel=0.005)
+
+
+def test_an_album_costs_its_lstm() -> None:
+    classes = class_counts(cityguessr_tree().hierarchy)
+    plain = TeacherConfig(scene="none")
+    shape = replace(find_kind("planet").sizes["resnet50"], album=True)
+    album = cost_of(lay_out("planet", shape, classes, plain))
+    single = cost_of(lay_out("planet", replace(shape, album=False, frames=1), classes, plain))
+    assert album.trunk - single.trunk == 4 * 512 * (2048 + 512 + 1)
+    lstm = 16 * 4 * 512 * 2048 + 15 * 4 * 512 * 512  # the first frame finds no state
+    heads = PLACES * (16 * 2048 - 512)
+    assert album.macs == 16 * single.macs - heads + lstm
 
 
 def test_the_trunk_of_resnet_50_has_what_is_known() -> None:

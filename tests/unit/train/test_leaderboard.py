@@ -1,0 +1,167 @@
+"""benchmarks/leaderboard.py on noise, and the page that is written from what it finds."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks import comparison_page, leaderboard
+from benchmarks.comparison_page import PAGE, last_result, page
+from engines.bundle import LEVELS
+from tests.unit.train.test_fit import Footage
+from train import cells
+from train.comparison import PaperTable, Row, read_tables
+from train.data.sources import SOURCES, Source
+from train.evaluation.report import MODES
+from train.tables import plan_table, recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def noise(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(SOURCES, "noise", Source(open=lambda request: Footage()))
+    return "noise:."
+
+
+def row(label: str, value: float, **more: object) -> dict[str, Any]:
+    found = {"value": value, "low": value - 2, "high": value + 2}
+    decoding: dict[str, Any] = {**dict.fromkeys(LEVELS, found), "conflicts": found}
+    return {
+        "label": label,
+        "preset": "paper",
+        "about": "what it is",
+        "parameters": 1_234_567,
+        "gmac_per_clip": 0.3456,
+        "latency_ms": 12.0,
+        "latency_to_main": 1.5,
+        "full_size": {"trunk_parameters": 21_880_000, "gmac_per_clip": 56.88},
+        "decodings": dict.fromkeys(MODES, decoding),
+        "published": [69.6, 70.2, 74.8, 83.8],
+        **more,
+    }
+
+
+def report(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "measured_on": "900 clips of a world",
+        "seeds": 3,
+        "data": "python -m train.pack rendered",
+        "command": "python benchmarks/leaderboard.py --data shards:rendered",
+        "main": "paper",
+        "floor": {"city": 4.2, "state": 8.3, "country": 12.5, "continent": 20.9},
+        "latency": {"engine": "OpenVINO", "threads": 2, "turns": 40},
+        "budget": {"like": "demo", "steps": 300, "batch": 32, "views": 2, "clips_seen": 9600},
+        "rows": list(rows),
+        "commit": "abc",
+        "cpu": "a processor",
+        "cores": 2,
+        "python": "3.11",
+        "versions": {"torch": "2"},
+    }
+
+
+def test_every_system_of_the_tables_is_there_once() -> None:
+    tables = read_tables()
+    found = [(each.preset, each.still) for each in leaderboard.rows_of()]
+    assert len(set(found)) == len(found)
+    for name in ("sota", "image-video", "additions"):
+        assert {(each.preset, each.still) for each in tables[name].rows} <= set(found)
+    assert {each.preset for each in leaderboard.rows_of({"mae-random"})} == {"mae-random"}
+
+
+def test_presets_that_are_the_same_at_this_size_are_one_system() -> None:
+    rows = tuple(Row(label=name, preset=name) for name in ("paper", "geotag", "classifiers"))
+    table = PaperTable(title="", rows=rows)
+    plan = plan_table(table, data="shards:.", like="demo", steps=1, seeds=1)
+    assert [row.label for row, _ in leaderboard.distinct(plan)] == ["paper", "classifiers"]
+
+
+def test_a_constant_answer_is_right_as_often_as_its_place_is_frequent(noise: str) -> None:
+    config = replace(recipe("classifiers", like="demo", data=noise), test_clips=24)
+    floor = leaderboard.floor_of(config)
+    tree = Footage.hierarchy  # 24 clips, one of each city
+    for level in LEVELS:
+        most = max(list(tree.ancestors[level]).count(place) for place in range(tree.size(level)))
+        assert floor[level] == pytest.approx(100 * most / 24, abs=1e-3)
+
+
+def test_a_system_near_a_constant_answer_is_named() -> None:
+    floor = {"city": 4.2, "state": 8.3, "country": 12.5, "continent": 20.9}
+    found = leaderboard.missed([row("good", 60.0), row("poor", 24.0)], floor)
+    assert found
+    assert all(line.startswith("poor: continent 22.0") for line in found)
+
+
+def test_systems_are_trained_exported_measured_and_told(
+    tmp_path: Path, noise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(leaderboard, "TURNS", 2)
+    table = PaperTable(title="", rows=leaderboard.rows_of({"mae-random"}))
+    plan = [
+        (each, [replace(config, batch=4, val_clips=4, test_clips=6) for config in configs])
+        for each, configs in plan_table(table, data=noise, like="demo", steps=1, seeds=2)
+    ]
+    console = Console(file=io.StringIO())
+    found = json.loads(json.dumps(leaderboard.measure(plan, tmp_path, workers=0, console=console)))
+    one, every = found["rows"]
+    assert (one["preset"], every["preset"]) == ("mae-random", "mae-random")
+    assert every["gmac_per_clip"] == pytest.approx(16 * one["gmac_per_clip"], rel=1e-3)
+    assert every["latency_ms"] > one["latency_ms"] > 0
+    assert found["budget"]["clips_seen"] == 4
+    assert str(tmp_path) not in json.dumps(found)
+    # Given again, nothing is trained, measured on clips or exported.
+    for name in ("train", "evaluate_run"):
+        monkeypatch.setattr(cells, name, None)
+    monkeypatch.setattr(leaderboard, "export_bundle", None)
+    again = leaderboard.measure(plan, tmp_path, workers=0, console=console)
+    assert [each["decodings"] for each in again["rows"]] == [
+        each["decodings"] for each in found["rows"]
+    ]
+    assert "| MAE, random frame | `mae-random` |" in page(found)
+
+
+def test_the_page_tells_each_system_with_its_numbers_and_what_they_mean() -> None:
+    routing = {"expert": {"urban": {"mean_share": 0.75, "largest": 0.8}}}
+    text = page(report(row("ours", 46.0, routing=routing), row("theirs", 40.0, published=None)))
+    assert "Rendered footage ranks mechanisms, not accuracy on roads" in text
+    lines = text.splitlines()
+    numbers = " | ".join(["46.0 (44-48)"] * 4)
+    assert f"| ours | {numbers} | 46.0 | 1.23 | 0.346 | 1.50 |" in lines
+    published = "69.6 / 70.2 / 74.8 / 83.8"
+    assert f"| ours | `paper` | what it is | 21.9 | 56.9 | {published} |" in lines
+    assert "| theirs | `paper` | what it is | 21.9 | 56.9 |  |" in lines
+    assert "| always the most frequent place | 4.2 | 8.3 | 12.5 | 20.9 |  |  |  |  |" in lines
+    assert "* ours, expert: urban 75 (80)" in lines
+    assert "9,600 clips seen" in " ".join(text.split())
+    for line in lines:
+        if line.startswith("|"):  # as many cells as its neighbours
+            assert line.count("|") in (7, 10)
+
+
+def test_the_page_is_written_from_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, out = tmp_path / "leaderboard_a.json", tmp_path / "page.md"
+    monkeypatch.setattr(comparison_page, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["comparison_page.py", "--out", str(out)])
+    assert comparison_page.main() == 2
+    assert "python benchmarks/leaderboard.py" in capsys.readouterr().err
+    result.write_text(json.dumps(report(row("ours", 46.0))))
+    assert comparison_page.main() == 0
+    assert out.read_text(encoding="utf-8") == page(report(row("ours", 46.0)))
+
+
+@pytest.mark.skipif(last_result() is None, reason="no leaderboard was committed yet")
+def test_the_page_in_the_repository_is_that_of_the_result_in_it() -> None:
+    result = last_result()
+    assert result is not None
+    assert PAGE.read_text(encoding="utf-8") == page(json.loads(result.read_text(encoding="utf-8")))
