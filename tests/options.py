@@ -12,10 +12,8 @@ from geotag.places.hierarchy import build_hierarchy
 from train.losses import Targets
 from train.models.base import FeatureModel
 from train.models.kinds import find_kind
-from train.models.labels import CosineLabels
-from train.models.nested import NestedLevels
 from train.models.teachers import TeacherConfig
-from train.place_texts import as_tensors, label_vectors
+from train.place_texts import label_vectors
 from train.texts import name_table
 
 if TYPE_CHECKING:
@@ -72,12 +70,8 @@ def build(option: str, kind: str, shape: object, *, scene: str = "linear") -> Fe
     teachers = TeacherConfig(scene=scene, **OPTIONS[option])  # type: ignore[arg-type]
     model = find_kind(kind).model(shape, CLASSES, teachers=teachers)
     assert isinstance(model, FeatureModel)
-    if isinstance(model.labels, CosineLabels):
-        city, everything = (name_table(tree(), TEXTS, variant) for variant in ("city", "all"))
-        vectors = label_vectors(city, everything, tree(), coordinates=False)
-        model.labels.start(tree(), as_tensors(vectors))
-    if isinstance(model.nested, NestedLevels):
-        model.nested.start(tree())
+    names = name_table(tree(), TEXTS, "city"), name_table(tree(), TEXTS, "all")
+    model.start_places(tree(), label_vectors(*names, tree(), coordinates=False))
     return model
 
 

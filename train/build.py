@@ -28,10 +28,8 @@ from train.models.base import (
     Wanted,
 )
 from train.models.kinds import find_kind, sized_shape
-from train.models.labels import CosineLabels
-from train.models.nested import NestedLevels
 from train.models.teachers import TeacherConfig
-from train.place_texts import as_tensors, label_vectors, read_texts
+from train.place_texts import labels_of, texts_of
 from train.stills import draw_stills, take_stills
 
 if TYPE_CHECKING:
@@ -98,21 +96,8 @@ def open_sources(config: TrainConfig) -> Sources:
         chosen_at="city" if config.data == "rendered" else shared_level(train_part, chosen_on),
         tested_on=open_test(config),
         steps=steps,
-        texts_KE=(
-            None
-            if config.model.text == "none"
-            else read_texts(config, train_part, config.model.text, stored)
-        ),
-        labels=(
-            None
-            if config.model.classifier == "linear"
-            else label_vectors(
-                read_texts(config, train_part, "city", stored),
-                read_texts(config, train_part, "all", stored),
-                train_part.hierarchy,
-                coordinates=config.model.coordinates,
-            )
-        ),
+        texts_KE=texts_of(config, train_part, stored),
+        labels=labels_of(config, train_part, stored),
     )
 
 
@@ -221,7 +206,7 @@ def build_model(
         ),
     )
     if isinstance(model, FeatureModel):
-        _plant_tree(model, sources)
+        model.start_places(sources.train.hierarchy, sources.labels)
     if loaded is not None:
         found = model.load_state_dict(dict(loaded.tensors), strict=False)
         assert not found.unexpected_keys, found.unexpected_keys
@@ -244,15 +229,6 @@ def teachers_of(model: ModelConfig, *, text_width: int, label_width: int) -> Tea
         label_width=label_width,
         hierarchy=model.hierarchy,
     )
-
-
-def _plant_tree(model: FeatureModel, sources: Sources) -> None:
-    """Give the class tree, and the names of its places, to classifiers that know of them."""
-    if isinstance(model.labels, CosineLabels):
-        assert sources.labels is not None
-        model.labels.start(sources.train.hierarchy, as_tensors(sources.labels))
-    if isinstance(model.nested, NestedLevels):
-        model.nested.start(sources.train.hierarchy)
 
 
 def _load(

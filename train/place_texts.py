@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from engines.bundle import LEVELS
 from train.errors import TrainError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from engines.bundle import Level
     from geotag.places.hierarchy import Hierarchy
@@ -32,6 +28,32 @@ COORDINATES = 3
 """Values of a place on a sphere of radius 1."""
 _NOTHING = 1e-6
 """Length below which a vector has no direction."""
+
+
+def texts_of(
+    config: TrainConfig, dataset: ClipDataset, stored: Path | None
+) -> NDArray[np.float32] | None:
+    """What a recipe's model is aligned with, [C, E]; None: with nothing.  See `read_texts`."""
+    if config.model.text == "none":
+        return None
+    return read_texts(config, dataset, config.model.text, stored)
+
+
+def labels_of(
+    config: TrainConfig, dataset: ClipDataset, stored: Path | None
+) -> dict[Level, NDArray[np.float32]] | None:
+    """What the places of each level begin as, [K, E]; None: classifiers begin at random.
+
+    See `read_texts` and `label_vectors`.
+    """
+    if config.model.classifier == "linear":
+        return None
+    return label_vectors(
+        read_texts(config, dataset, "city", stored),
+        read_texts(config, dataset, "all", stored),
+        dataset.hierarchy,
+        coordinates=config.model.coordinates,
+    )
 
 
 def read_texts(
@@ -111,11 +133,6 @@ def label_width_of(model: ModelConfig) -> int:
     if model.classifier == "linear":
         return 0
     return TEXT_WIDTH + (COORDINATES if model.coordinates else 0)
-
-
-def as_tensors(vectors: Mapping[Level, NDArray[np.float32]]) -> dict[Level, Tensor]:
-    """The same for torch."""
-    return {level: torch.from_numpy(rows) for level, rows in vectors.items()}
 
 
 def _means(

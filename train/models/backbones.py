@@ -53,6 +53,8 @@ BACKBONES: Mapping[str, ResNetConfig | ViTConfig] = {
     "vit-base": ViTConfig(frames=1),
 }
 """Shapes; the size of a ViT's picture is that of the network it is in."""
+LISTED_PX = 224
+"""Size of picture that the ViTs among them are listed with."""
 RESNETS = tuple(name for name, shape in BACKBONES.items() if isinstance(shape, ResNetConfig))
 
 
@@ -158,7 +160,7 @@ def load_backbone(wanted: Wanted) -> LoadedBackbone:
 
         loaded = load(replace(wanted, shape=usual))
         return LoadedBackbone(
-            name=_name_of(replace(loaded.shape, image_px=BACKBONES["vit-base"].image_px), wanted),
+            name=_name_of(replace(loaded.shape, image_px=LISTED_PX), wanted),
             image_px=loaded.shape.image_px,
             tensors={
                 name.removeprefix("encoder."): value for name, value in loaded.tensors.items()

@@ -24,9 +24,13 @@ from train.models.nested import NestedLevels, SummedLevels
 from train.models.teachers import TeacherConfig, Teachers
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+    from numpy.typing import NDArray
 
     from calibration.ranges import Family
+    from engines.bundle import Level
+    from geotag.places.hierarchy import Hierarchy
     from train.losses import Targets
     from train.models.published import WeightsReport
     from train.models.teachers import SceneHead
@@ -217,6 +221,20 @@ class FeatureModel(GeoModel):
         places = sum(self.classes[level] for level in LEVELS)
         self.teachers = Teachers(self.teaching, classes=places, scenes=self.classes["scene"])
 
+    def start_places(
+        self, hierarchy: Hierarchy, vectors: Mapping[Level, NDArray[np.float32]] | None
+    ) -> None:
+        """Tell classifiers that know of the class tree what it is; a checkpoint keeps it.
+
+        Args:
+            hierarchy: the tree.
+            vectors: what the places of every level begin as, [K, E], for classifiers by cosine.
+        """
+        if isinstance(self.labels, CosineLabels) and vectors is not None:
+            self.labels.start(hierarchy, vectors)
+        if isinstance(self.nested, NestedLevels):
+            self.nested.start(hierarchy)
+
     def features(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> Tensor:
         """One feature of each clip.  uint8 [N, T, H, W, 3] -> float [N, D]; see `forward`."""
         raise NotImplementedError
@@ -231,7 +249,10 @@ class FeatureModel(GeoModel):
         return {**found, **taught, "feature": feature_ND}
 
     def nest(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Answers with coarser levels as sums over the cities, where the recipe wants them so."""
+        """Answers with coarser levels as sums over the cities, where the recipe wants them so.
+
+        A network that makes one answer of several does it once more at the end.
+        """
         return dict(found) if self.nested is None else {**found, **self.nested(found["city"])}
 
     def folded(self: Feature) -> Feature:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ class GeoDecoderConfig:
         """D of the tokens that the encoder makes."""
         return self.vit.width if self.encoder == "vit" else self.swin.last_width
 
-    def _own(self, prefix: str) -> dict[str, object]:
+    def _own(self, prefix: str) -> dict[str, Any]:
         names = [name for name in self.__slots__ if name.startswith(prefix)]
         return {name.removeprefix(prefix): getattr(self, name) for name in names}
 
@@ -234,7 +234,7 @@ class GeoDecoder(GeoModel):
         scene_BS = answered_BSLD[..., 0].mean(dim=2)
         asked_BS = picked(scene_BS)
         chosen_BLD = (asked_BS[:, :, None, None] * answered_BSLD).sum(dim=1)
-        found = {
+        found: dict[str, Tensor] = {
             level: self.heads[level](chosen_BLD[:, number]) for number, level in enumerate(LEVELS)
         }
         found |= {"scene": scene_BS, "feature": chosen_BLD.mean(dim=1), "asked": asked_BS}
@@ -256,7 +256,7 @@ class GeoDecoder(GeoModel):
         own_N = targets.scene_N.clamp_min(0)
         is_known_N1 = (targets.scene_N != NO_SCENE)[:, None]
         at_N = torch.arange(len(own_N), device=own_N.device)
-        found = {
+        found: dict[str, Tensor] = {
             level: torch.where(is_known_N1, outputs[f"{level}_sets"][at_N, own_N], outputs[level])
             for level in LEVELS
         }

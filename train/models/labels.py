@@ -32,6 +32,9 @@ from engines.bundle import LEVELS
 from train.models.videomae import initialise
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from engines.bundle import Level
     from geotag.places.hierarchy import Hierarchy
 
@@ -114,11 +117,11 @@ class CosineLabels(nn.Module):
         for level in LEVELS[:-1]:
             self.register_buffer(f"parents_{level}", torch.zeros(classes[level], dtype=torch.long))
 
-    def start(self, hierarchy: Hierarchy, vectors: Mapping[Level, Tensor]) -> None:
+    def start(self, hierarchy: Hierarchy, vectors: Mapping[Level, NDArray[np.float32]]) -> None:
         """Take the tree, and embeddings [K, E] of every level to begin with."""
         with torch.no_grad():
             for level in LEVELS:
-                self.embeddings[level].copy_(vectors[level])
+                self.embeddings[level].copy_(torch.from_numpy(vectors[level]))
             for level in LEVELS[:-1]:
                 parents_K = torch.from_numpy(hierarchy.parents[level])
                 self.get_buffer(f"parents_{level}").copy_(parents_K)

@@ -311,6 +311,18 @@ def test_the_tables_name_the_data_set_and_carry_intervals() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_how_much_is_used_of_each_part_is_shown() -> None:
+    evaluation = run(task_of(answered(*[PARIS, LYON] * 8, cities=(PARIS, PARIS) * 8)))
+    assert "expert" not in shown(evaluation)
+    shares = {"mean_share": 0.375, "largest": 0.25}, {"mean_share": 0.625, "largest": 0.75}
+    routes = dict(zip(("town", "country"), shares, strict=True))
+    text = shown({**evaluation, "routing": {"expert": {"clips": 16, "routes": routes}}})
+    assert "how much 16 clips use of each expert" in text
+    rows = [line.replace("│", " ").split() for line in text.splitlines()]
+    assert ["town", "25.0", "37.5"] in rows
+    assert ["country", "75.0", "62.5"] in rows
+
+
 def test_comparing_models_that_read_other_clips_is_refused() -> None:
     class Small(Reader):
         clip_shape = (1, 4, "squash")

@@ -30,6 +30,7 @@ from train.errors import TrainError
 from train.evaluate import evaluate_run, write_evaluation
 from train.evaluation.scorers import Routes
 from train.export import export_bundle
+from train.models.kinds import find_kind, shape_names
 from train.models.timesformer import TimeSformer
 from train.resume import load_state
 from train.tables import recipe
@@ -45,6 +46,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "timesformer": {},
     "mae-random": {},
     "mae-frames": {},
+    "planet-album": {},
+    "isns": {},
     "geodecoder": _DECODER,
     "geodecoder-swin": {**_DECODER, "encoder": "swin"},
 }
@@ -60,8 +63,11 @@ def _noise(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny(preset: str, **options: object) -> TrainConfig:
     """A preset as the tables try it in the rendered world, and smaller still."""
     config = recipe(preset, like="demo", data="noise:.", steps=3)
+    known = shape_names(config.model.kind)
+    small = {name: value for name, value in SMALL.items() if name in known}
     own = PRESETS.get(preset, {})
-    model = replace(config.model, options={**SMALL, "frames": 3, **own, **options})
+    options = {**config.model.options, **small, "frames": 3, **own, **options}
+    model = replace(config.model, options=options)
     return replace(config, model=model, batch=4, val_clips=6, test_clips=6)
 
 
@@ -69,17 +75,19 @@ def tiny(preset: str, **options: object) -> TrainConfig:
 def test_it_trains_is_measured_becomes_a_bundle_and_tags(preset: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     config, run, bundle = tiny(preset), tmp_path / "run", tmp_path / "bundle"
-    assert config.model.warm_start
+    takes = find_kind(config.model.kind).takes
+    assert config.model.warm_start == ("warm_start" in takes)
     said = fit(config, run)
     assert f"({config.model.kind} tiny, noise" in said
     model, record = load_checkpoint(run)
     assert record["kind"] == config.model.kind
     assert load_state(run).architecture == model.config
-    assert model.clip_shape == (1 if config.model.still == "random" else 3, 32, 32, 3)
+    assert model.clip_shape == (3 if config.model.still == "none" else 1, 32, 32, 3)
 
     console = Console(file=io.StringIO())
     evaluation = evaluate_run(model, config, workers=0, console=console, command="a command")
     write_evaluation(evaluation, run, plots=False)
+    assert ("routing" in evaluation) == (preset == "isns")
     report = export_bundle(run, bundle, console=console)
     assert report.parity["ONNX Runtime"] is not None
     with pytest.raises(CalibrationError, match="has no int8"):
