@@ -58,7 +58,7 @@ TABLES = ("sota", "image-video", "additions")
 SCRIPT = "benchmarks/leaderboard.py"
 LIKE = "demo"
 STEPS = 240
-"""About an hour for 18 systems of three seeds on two quiet cores."""
+"""About 80 minutes for 18 systems of three seeds on two quiet cores, as reckoned."""
 VIEWS = 2
 """How often a clip is shown once it is read: reading takes a third of a step of one view."""
 MAIN = "paper"
