@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -136,7 +137,7 @@ def run_label(
         )
         target.write(_csv(rows, spots, places, splitting))
         target.commit()
-    console.say(_describe(rows, splitting, videos, fixes, str(out)))
+    console.say(_describe(rows, splitting, videos, fixes, _written(out, root)))
     _warn(splitting, shares, console)
     return EXIT_OK
 
@@ -249,7 +250,7 @@ def _describe(
     splitting: Splitting,
     videos: Counter[str],
     fixes: Counter[str],
-    out: str,
+    written: str,
 ) -> str:
     splits = Counter(splitting.splits)
     footage_s = sum(row.sample.end_s - row.sample.start_s for row in rows)
@@ -261,9 +262,18 @@ def _describe(
             f"footage  {describe_time(footage_s)} in {drives} drive{'s' * (drives != 1)} and "
             f"{len(splitting.regions)} region{'s' * (len(splitting.regions) != 1)}",
             f"fixes    left out: {_listed(fixes)}",
-            f"wrote    {printable(out)}",
+            f"wrote    {printable(written)}",
         )
     )
+
+
+def _written(out: Path, root: Path) -> str:
+    """The file's name, and how training is told of it where it lies elsewhere than the footage."""
+    footage = root if root.is_dir() else root.parent
+    if out.absolute().parent == footage.absolute():
+        return str(out)
+    spec = f"manifest:{out}?footage={footage}"
+    return f"{out}; to train or calibrate on it: {shlex.quote(spec)}"
 
 
 def _listed(counts: Counter[str]) -> str:

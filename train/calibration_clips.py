@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 ADVISED_CLIPS = 512
 """Source: NVIDIA ModelOpt's guide asks for 500 samples and more."""
+ADVISED_HELD_OUT = 256
+"""The standard error of an agreement of 99 % is then 0.6 points."""
+CALIBRATING, HELD_OUT = "calibrating clips", "held-out clips"
+ADVISED = {CALIBRATING: ADVISED_CLIPS, HELD_OUT: ADVISED_HELD_OUT}
 LISTED = ("clip", "city", "scene", "light", "use")
 """Columns of a listing."""
 _CANDIDATES = 1.5
@@ -142,7 +146,7 @@ class _Looking:
 
     def choose(self, part: Part, count: int) -> ClipPool:
         """Of all clips of a part those that cover most."""
-        use = "calibrating clips"
+        use = CALIBRATING
         looks, bad = self._look(part, range(len(part.indices)), use)
         by_number = {look.number: look for look in looks}
         chosen = [by_number[number] for number in select_clips(looks, count)]
@@ -150,7 +154,7 @@ class _Looking:
 
     def sample(self, part: Part, count: int) -> ClipPool:
         """Clips from all over a part, as frequent as they are: an accuracy is a mean over those."""
-        use = "held-out clips"
+        use = HELD_OUT
         places = spread(len(part.indices), count)
         looks, bad = self._look(part, places, use)
         spare = sorted(set(range(len(part.indices))) - set(places))
@@ -176,7 +180,7 @@ class _Looking:
         self, part: Part, looks: Sequence[Candidate], bad: Sequence[BadSample], use: str
     ) -> ClipPool:
         bad = (*part.bad, *bad)
-        _refuse_few(part, use, looks, bad)
+        _refuse_few(part, use, looks, bad, ADVISED[use])
         return ClipPool(
             dataset=part.dataset,
             view=self.view,
@@ -188,11 +192,14 @@ class _Looking:
 
 
 def _check(clips: int, held_out: int, wanted: InputSpec) -> None:
-    for count, use in ((clips, "to calibrate on"), (held_out, "to judge by")):
+    for count, use, advised in (
+        (clips, "to calibrate on", ADVISED_CLIPS),
+        (held_out, "to judge by", ADVISED_HELD_OUT),
+    ):
         if count < LEAST_CLIPS:
             raise CalibrationError(
-                f"taking {count} clips {use}: at least {LEAST_CLIPS} are needed, {ADVISED_CLIPS} "
-                "are advised."
+                f"taking {count} clips {use}: at least {LEAST_CLIPS} are needed, {advised} are "
+                "advised."
             )
     if wanted.height_px != wanted.width_px:
         raise CalibrationError(
@@ -201,13 +208,15 @@ def _check(clips: int, held_out: int, wanted: InputSpec) -> None:
         )
 
 
-def _refuse_few(part: Part, use: str, looks: Sequence[Candidate], bad: Sequence[BadSample]) -> None:
+def _refuse_few(
+    part: Part, use: str, looks: Sequence[Candidate], bad: Sequence[BadSample], advised: int
+) -> None:
     if len(looks) >= LEAST_CLIPS:
         return
     failed = f", {len(bad)} cannot ({bad[0].reason})" if bad else ""
     raise CalibrationError(
         f"taking {use} from {part.dataset.name}: {len(looks)} can be read{failed}. At least "
-        f"{LEAST_CLIPS} are needed, {ADVISED_CLIPS} are advised. {part.more}".rstrip()
+        f"{LEAST_CLIPS} are needed, {advised} are advised. {part.more}".rstrip()
     )
 
 

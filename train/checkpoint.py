@@ -20,7 +20,7 @@ from engines.bundle import sha256_of
 from geotag.errors import ConfigError
 from train.files import write_aside
 from train.models.base import GeoModel
-from train.models.kinds import find_kind, shape_from, size_of
+from train.models.kinds import KINDS, find_kind, shape_from, size_of
 from train.models.teachers import TeacherConfig
 
 SCHEMA = 2
@@ -97,7 +97,14 @@ def load_checkpoint(folder: Path) -> tuple[GeoModel, dict[str, Any]]:
                 "describes: it was damaged, or saving was cut off. Copy the folder again, or train "
                 "again with python -m train.fit."
             )
-        kind = find_kind(record.get("kind", "videomae"))  # that of checkpoints that name none
+        name = record.get("kind", "videomae")  # that of checkpoints that name none
+        if name not in KINDS:
+            raise CheckpointError(
+                f"loading the checkpoint {folder}: it is a network of the kind {name!r}, which "
+                f"this geotag does not know; it knows {', '.join(KINDS)}. Use the geotag that "
+                "trained it: one with a model of your own must be installed with pip install -e."
+            )
+        kind = find_kind(name)
         model = kind.model(
             shape_from(kind, record["config"]),
             record["classes"],
@@ -113,6 +120,14 @@ def load_checkpoint(folder: Path) -> tuple[GeoModel, dict[str, Any]]:
     return model.eval(), record
 
 
+def _unread(folder: Path, exc: OSError) -> str:
+    if not folder.exists():
+        return "there is no such folder"
+    if folder.is_dir() and not (folder / FACTS).exists():
+        return f"it holds no {FACTS}"
+    return f"{FACTS} cannot be read ({exc})"
+
+
 def _read_facts(folder: Path) -> dict[str, Any]:
     path = folder / FACTS
     try:
@@ -120,7 +135,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
         schema = record["schema"]
     except OSError as exc:
         raise CheckpointError(
-            f"loading the checkpoint {folder}: {FACTS} cannot be read ({exc}). "
+            f"loading the checkpoint {folder}: {_unread(folder, exc)}. "
             "A checkpoint is the folder that python -m train.fit writes."
         ) from exc
     except (ValueError, KeyError, TypeError) as exc:

@@ -151,8 +151,8 @@ def _precisions(manifest: Manifest) -> list[str]:
     return [
         _PRECISIONS,
         "",
-        f"{_made(manifest)} It was judged, with fp16, by at most {clips['held_out_clips']} "
-        "held-out clips; `calibration.csv` lists all of them.",
+        f"{_made(manifest)} by at most {clips['held_out_clips']} held-out clips; `calibration.csv` "
+        "lists all of them.",
         *(["It lost more than allowed, and was written all the same (`--force`)."] * bool(forced)),
         "",
         f"| precision | file | MB | {' | '.join(f'same {level} %' for level in LEVELS)} "
@@ -164,14 +164,21 @@ def _precisions(manifest: Manifest) -> list[str]:
 
 
 def _made(manifest: Manifest) -> str:
-    """Where the int8 graph comes from."""
+    """Where the smaller forms come from; a sentence that ends with how they were judged."""
     held = manifest.quantization or {}
     recipe, clips = held.get("recipe", {}), held["calibration"]
+    count, source = clips["clips"], clips["source"]
     if not recipe:
-        return "Beside float32 there is float16."
+        return (
+            f"Beside float32 there is float16, which holds every value that {count} clips "
+            f"({source}) bring about. It was judged"
+        )
     if recipe.get("made_by") != "geotag":
-        return "The int8 graph was quantized elsewhere and brought ready."
-    return f"int8 was calibrated on {clips['clips']} clips ({clips['source']})."
+        made = "The int8 graph was quantized elsewhere and brought ready."
+    else:
+        made = f"int8 was calibrated on {count} clips ({source})."
+    has_half = GRAPHS["fp16"] in manifest.files
+    return f"{made} {'Both smaller forms were' if has_half else 'It was'} judged"
 
 
 def _percent(share: Any) -> str:  # noqa: ANN401 - of a record, where anything may stand

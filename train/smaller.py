@@ -255,6 +255,17 @@ def _notes(judged: Judged, latency: Mapping[Precision, float], wish: PrecisionWi
     notes = [
         f"{precision} was judged with {judged.engines[precision]}" for precision in judged.verdicts
     ]
+    if judged.verdicts and all(each.drop is None for each in judged.verdicts.values()):
+        notes.append(
+            f"nothing says which city is right: the limit was another city for "
+            f"{1 - LEAST_AGREEMENT:.0%} of the clips, and --max-drop counted for nothing"
+        )
+    counted = max((each.clips for each in judged.verdicts.values()), default=wish.judged_clips)
+    if counted < wish.judged_clips:
+        notes.append(
+            f"judged by {counted} clips, where {wish.judged_clips} were wanted: a rare loss can go "
+            "unseen. More footage brings more of them"
+        )
     notes += [
         f"{precision}: {verdict.doubt}"
         for precision, verdict in judged.verdicts.items()

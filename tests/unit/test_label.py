@@ -18,6 +18,7 @@ from geotag.labels.samples import LEAST_SPAN_S, LEAST_WAY_M, MOST_GAP_S, cut_sam
 from geotag.locks import OutputLock
 from geotag.privacy import MARGIN_M, Zone
 from geotag.telemetry.track import Fix, Reading, track_of
+from train.data.sources import open_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,6 +234,18 @@ def _label(
     assert code == 0
     with out.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_a_manifest_elsewhere_says_how_training_finds_the_footage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "my card"
+    _label(card, {"a.mp4": _drive()}, tmp_path / "m.csv")
+    spec = f"manifest:{tmp_path / 'm.csv'}?footage={card}"
+    assert f"to train or calibrate on it: '{spec}'" in capsys.readouterr().err
+    assert len(open_dataset(spec, "train").entries) + len(open_dataset(spec, "val").entries)
+    _label(card, {"a.mp4": _drive()})
+    assert "manifest:" not in capsys.readouterr().err
 
 
 def test_the_manifest_names_video_time_place_and_split(tmp_path: Path) -> None:

@@ -208,3 +208,17 @@ def test_a_smaller_model_that_is_no_faster_is_told(
     assert (
         "note: int8 is not faster than fp32 on this machine (2.0 ms and 1.5 ms a clip)" in printed
     )
+
+
+def test_what_judged_less_than_was_asked_for_is_told(
+    trained: Path, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_clips(monkeypatch, None)
+    flags = ("--precision", "fp16", "--max-drop", "0", "--gate-clips", "64")
+    assert export(trained, work / "bundle", *flags) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "and --max-drop counted for nothing" in printed
+    assert "judged by 32 clips, where 64 were wanted" in printed
+    card = (work / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "It was judged by at most 32 held-out clips" in card
+    assert "int8 was calibrated" not in card
