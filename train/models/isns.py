@@ -193,7 +193,7 @@ class Isns(GeoModel):
             for level in LEVELS
         }
         shares_BE = self.shares(gate_BE)
-        found = {level: self.mix(scored[level], shares_BE) for level in LEVELS}
+        found: dict[str, Tensor] = {level: self.mix(scored[level], shares_BE) for level in LEVELS}
         found |= {"scene": scene_BS, "gate": gate_BE}
         found["feature"] = (shares_BE[..., None] * feature_BED).sum(dim=1)
         found = average_frames(found, self.config.frames)
@@ -225,7 +225,9 @@ class Isns(GeoModel):
             return dict(outputs)
         gate_NE = self._target_gate(outputs["gate"], targets)
         shares_BE = self.shares(gate_NE).repeat_interleave(self.config.frames, dim=0)
-        heard = {level: self.mix(outputs[_expert(level)], shares_BE) for level in LEVELS}
+        heard: dict[str, Tensor] = {
+            level: self.mix(outputs[_expert(level)], shares_BE) for level in LEVELS
+        }
         return {**outputs, **average_frames(heard, self.config.frames)}
 
     def _target_gate(self, predicted_NE: Tensor, targets: Targets) -> Tensor:
