@@ -57,9 +57,10 @@ RANKED = """\
 ## On the rendered world
 
 Top-1 % ({shown} decoding) on {measured_on}, mean of {seeds} seed(s) with its 95 %
-interval, which holds the chance of clips and of seeds; the best at cities first. Systems are called after what they begin
-from at full size; here all begin from nothing, so that image MAE is a plain ViT. Conflicts: % of
-clips whose four levels contradict each other where each is answered alone. Latency: of one clip,
+interval, which holds the chance of clips and of seeds; the best at cities first. Systems are
+called after what they begin from at full size; here all begin from nothing, so that image MAE is a
+plain ViT. Conflicts: % of clips whose four levels contradict each other where each is answered
+alone. Latency: of one clip,
 as a multiple of that of `{main}`, all measured in turn in one run ({engine}, threads: {threads},
 median of {turns} turns). Parameters are all that the tiny network holds.
 """
@@ -84,6 +85,8 @@ BUDGET = """\
 All systems: {steps} optimiser steps of {batch} clips, {clips_seen:,} clips seen, and size,
 optimiser, data and aids of the preset `{like}`. A whole clip is learned through the share of its
 tokens that this preset says where the network can leave some out; a single picture is seen whole.
+An aid that a network cannot take is left out: ISNs begin without the standardised heads that all
+others but GeoDecoder have.
 The budget is equal in what is seen, not in multiplications: those are in the tables.
 """
 
