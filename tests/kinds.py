@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from engines.bundle import LEVELS
+from train.graphs import graph_of
 from train.losses import LossConfig, Targets, loss_sums
 from train.models.geodecoder import GeoDecoderConfig
 from train.models.isns import IsnsConfig
@@ -21,6 +23,7 @@ from train.models.vit import ViTConfig
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import onnx
     from torch import Tensor
 
     from train.models.base import GeoModel
@@ -59,6 +62,12 @@ def build(name: str) -> GeoModel:
     scene = "linear" if "linear" in kind.scenes else kind.scenes[-1]
     torch.manual_seed(0)
     return kind.model(SMALL[name], CLASSES, teachers=TeacherConfig(scene=scene))
+
+
+@cache
+def loud_graph(name: str) -> onnx.GraphProto:
+    """Of one of SMALL, made loud; tracing takes seconds, and several tests look at it."""
+    return graph_of(make_loud(build(name)).eval())
 
 
 def make_loud(model: GeoModel) -> GeoModel:

@@ -10,7 +10,7 @@ import pytest
 from calibration.half import halve_graph
 from engines.tensorrt_api import load_backend
 from tests.integration.test_tensorrt_rtx import compile_graph
-from tests.kinds import CLASSES, SMALL, build, make_loud
+from tests.kinds import CLASSES, SMALL, loud_graph, make_loud
 from train.graphs import graph_of, wide_starts
 from train.models.kinds import find_kind
 from train.onnx_graph import write_graph
@@ -33,7 +33,7 @@ def backend() -> Backend:
 def test_every_traced_kind_compiles_in_both_precisions(
     name: str, backend: Backend, tmp_path: Path
 ) -> None:
-    graph = graph_of(make_loud(build(name)).eval())
+    graph = loud_graph(name)
     write_graph(graph, tmp_path / "fp32.onnx")
     half = halve_graph(graph, float32_from=wide_starts(graph), pixels="float16")
     write_graph(half, tmp_path / "fp16.onnx")

@@ -8,11 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 from engines.macs import count_macs
-from tests.kinds import SMALL, build, make_loud
+from tests.kinds import SMALL, build, loud_graph
 from train.count import app, cost_of, lay_out
 from train.data.city_tree import cityguessr_tree
 from train.data.clips import class_counts
-from train.graphs import graph_of
 from train.models.kinds import find_kind
 from train.models.resnet import ResNet
 from train.models.teachers import TeacherConfig
@@ -89,8 +88,8 @@ def test_the_trunk_of_resnet_50_has_what_is_known() -> None:
 def test_the_exported_graph_does_as_many_multiplications(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    model = make_loud(build(name)).eval()  # experts that are alike would be computed once
-    write_graph(graph_of(model), tmp_path / "model.onnx")
+    model = build(name).eval()  # the graph is of a loud one: alike, experts would be one
+    write_graph(loud_graph(name), tmp_path / "model.onnx")
     counted = count_macs(tmp_path / "model.onnx", clip_shape=model.clip_shape)
     assert counted == cost_of(model).macs
 

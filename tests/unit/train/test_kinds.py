@@ -13,7 +13,16 @@ import torch
 from calibration.dialect import find_breaches
 from calibration.half import halve_graph, rounded_graph
 from engines.bundle import LEVELS
-from tests.kinds import CLASSES, SMALL, build, clips_for, loss_of, make_loud, targets_for
+from tests.kinds import (
+    CLASSES,
+    SMALL,
+    build,
+    clips_for,
+    loss_of,
+    loud_graph,
+    make_loud,
+    targets_for,
+)
 from tests.lowered import model_of
 from tests.tolerances import FP32_LOGIT
 from train.checkpoint import load_checkpoint, save_checkpoint
@@ -80,7 +89,7 @@ def test_it_learns_one_batch_by_heart(name: str) -> None:
     clips, targets = clips_for(model, CLIPS), targets_for(CLIPS)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     losses = []
-    for _ in range(150):
+    for _ in range(300):
         optimiser.zero_grad()
         loss = loss_of(model, clips, targets)
         loss.backward()
@@ -120,7 +129,7 @@ def test_layers_are_named_from_the_pixels_to_the_heads(name: str) -> None:
 def test_its_graph_computes_what_torch_does_for_any_number_of_clips(name: str) -> None:
     pytest.importorskip("onnxscript")
     model = make_loud(build(name)).eval()
-    graph = graph_of(model)
+    graph = loud_graph(name)
     proto = model_of(graph)
     assert not find_breaches(proto)
     stored = proto.SerializeToString(deterministic=True)
@@ -155,7 +164,7 @@ def check(stored: bytes, model: GeoModel, count: int, allowed: float) -> None:
 def test_its_graph_keeps_norms_and_gelus_whole_and_folds_batch_norms(name: str) -> None:
     pytest.importorskip("onnxscript")
     model = build(name).eval()
-    kinds = [node.op_type for node in graph_of(model).node]
+    kinds = [node.op_type for node in loud_graph(name).node]
     modules = list(model.modules())
     norms = sum(isinstance(module, torch.nn.LayerNorm) for module in modules)
     assert kinds.count("LayerNormalization") == norms
