@@ -85,8 +85,7 @@ BUDGET = """\
 All systems: {steps} optimiser steps of {batch} clips, {clips_seen:,} clips seen, and size,
 optimiser, data and aids of the preset `{like}`. A whole clip is learned through the share of its
 tokens that this preset says where the network can leave some out; a single picture is seen whole.
-An aid that a network cannot take is left out: ISNs begin without the standardised heads that all
-others but GeoDecoder have.
+An aid that a network cannot take is left out.
 The budget is equal in what is seen, not in multiplications: those are in the tables.
 """
 

@@ -47,7 +47,12 @@ SMALL: dict[str, Any] = {
     ),
     "isns": IsnsConfig(frames=1, image_px=64, backbone="resnet-tiny"),
     "isns, soft": IsnsConfig(
-        frames=2, image_px=64, backbone="resnet-tiny", gate="soft", superclasses="paper"
+        frames=2,
+        image_px=64,
+        backbone="resnet-tiny",
+        gate="soft",
+        superclasses="paper",
+        standardised=True,
     ),
     "geodecoder": GeoDecoderConfig(frames=1, **_DECODER),
     "geodecoder, of Swin": GeoDecoderConfig(frames=1, encoder="swin", **_DECODER),

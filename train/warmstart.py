@@ -63,29 +63,30 @@ def start_from_components(model: GeoModel, clips_NTHWC: Tensor) -> None:
         encoder.patch.bias.copy_(-weight_DV @ mean_V)
 
 
-class StandardisedHeads(nn.Module):
-    """A network whose heads see features of mean 0 and variance 1 while it trains.
+class Standardised(nn.Module):
+    """Features of mean 0 and variance 1: of the batch while it trains, of the running ones after.
 
     Source: batch normalisation without affine part before a linear classifier, as in the linear
     probes of MAE (He et al., CVPR 2022, appendix A.1). Mean and variance are those of the clips of
-    all processes together. `fold_into` puts them into the heads.
+    all processes together.
     """
 
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, model: FeatureModel) -> None:
-        """Wrap a model; its parameters are those of the wrapper."""
+    def __init__(self, width: int, device: torch.device | None = None) -> None:
+        """Begin with mean 0 and variance 1.
+
+        Args:
+            width: D.
+            device: of the two.
+        """
         super().__init__()
-        self.model = model
-        width = model.width
-        device = next(model.parameters()).device
         self.register_buffer("mean", torch.zeros(width, device=device))
         self.register_buffer("variance", torch.ones(width, device=device))
 
-    def forward(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits of every head.  uint8 [N, T, H, W, 3] -> [N, K] each."""
-        feature_ND = self.model.features(clip_NTHWC, kept_NP)
+    def standardise(self, feature_ND: Tensor) -> Tensor:
+        """Standardise features, and learn from them what is usual.  [N, D] -> [N, D]."""
         mean_D, variance_D = self.mean, self.variance
         if self.training:
             mean_D, variance_D, count = _moments(feature_ND)
@@ -93,7 +94,23 @@ class StandardisedHeads(nn.Module):
                 self.mean.lerp_(mean_D, MOMENTUM)
                 # The running one is unbiased, the one in use is not, as in torch's BatchNorm.
                 self.variance.lerp_(variance_D * count / (count - 1).clamp_min(1), MOMENTUM)
-        return self.model.answer((feature_ND - mean_D) / torch.sqrt(variance_D + EPSILON))
+        return (feature_ND - mean_D) / torch.sqrt(variance_D + EPSILON)
+
+
+class StandardisedHeads(Standardised):
+    """A network whose heads see standardised features while it trains.
+
+    `fold_into` puts the standardisation into the heads.
+    """
+
+    def __init__(self, model: FeatureModel) -> None:
+        """Wrap a model; its parameters are those of the wrapper."""
+        super().__init__(model.width, next(model.parameters()).device)
+        self.model = model
+
+    def forward(self, clip_NTHWC: Tensor, kept_NP: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits of every head.  uint8 [N, T, H, W, 3] -> [N, K] each."""
+        return self.model.answer(self.standardise(self.model.features(clip_NTHWC, kept_NP)))
 
     def fold_into(self, model: FeatureModel) -> None:
         """Write the standardisation into the heads: the bare model then scores the same."""

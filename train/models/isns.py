@@ -51,6 +51,7 @@ from train.models.resnet import EXPANSION, Trunk, draw, make_stage
 from train.models.teachers import TeacherConfig
 from train.models.videomae import initialise
 from train.models.vit import average_frames
+from train.warmstart import Standardised
 
 if TYPE_CHECKING:
     from train.losses import Targets
@@ -93,6 +94,9 @@ class IsnsConfig:
     probability of their superclass."""
     superclasses: str = "road"
     """One of SUPERCLASSES."""
+    standardised: bool = False
+    """Whether classifiers read features of mean 0 and variance 1, which lets a network learn from
+    nothing in minutes; other kinds have that as `model.warm_start`, and lose it after training."""
 
     def __post_init__(self) -> None:
         """Refuse what there is not."""
@@ -158,6 +162,9 @@ class Isns(GeoModel):
         self.names = tuple(table)
         self.experts = nn.ModuleDict({name: deepcopy(stage) for name in table})
         self.heads = nn.ModuleDict({"scene": scene, **{name: deepcopy(heads) for name in table}})
+        self.usual = nn.ModuleDict()
+        if config.standardised:
+            self.usual.update({name: Standardised(config.width) for name in table})
         groups_SE = torch.tensor(
             [[float(group in groups) for groups in table.values()] for group in range(GROUPS)]
         )
@@ -182,9 +189,7 @@ class Isns(GeoModel):
         scene_BS = self.heads["scene"](maps_BCHW.mean(dim=(2, 3)))
         # The gate learns scenes and nothing else, as the original's scene network does.
         gate_BE = scene_BS.detach().softmax(dim=1) @ self.groups_SE
-        feature_BED = torch.stack(
-            [self.experts[name](maps_BCHW).mean(dim=(2, 3)) for name in self.names], dim=1
-        )
+        feature_BED = torch.stack([self.describe(name, maps_BCHW) for name in self.names], dim=1)
         answers = [
             self.heads[name](feature_BED[:, number]) for number, name in enumerate(self.names)
         ]
@@ -200,6 +205,14 @@ class Isns(GeoModel):
         if self.training:
             found |= {_expert(level): scored[level] for level in LEVELS}
         return found
+
+    def describe(self, name: str, maps_BCHW: Tensor) -> Tensor:
+        """An expert's feature of each picture.  [B, C, H, W] -> [B, D]."""
+        feature_BD: Tensor = self.experts[name](maps_BCHW).mean(dim=(2, 3))
+        if not self.config.standardised:
+            return feature_BD
+        usual: Standardised = self.usual[name]  # type: ignore[assignment]
+        return usual.standardise(feature_BD)
 
     def shares(self, gate_BE: Tensor) -> Tensor:
         """How much of each expert is heard: all of the likeliest, or of each by its probability."""
@@ -341,7 +354,7 @@ KIND = Kind(
     model=Isns,
     shape=IsnsConfig,
     sizes={
-        "tiny": IsnsConfig(image_px=112, backbone="resnet-tiny"),
+        "tiny": IsnsConfig(image_px=112, backbone="resnet-tiny", standardised=True),
         "resnet50": IsnsConfig(),
         "resnet101": IsnsConfig(backbone="resnet101"),
     },
