@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_written_is_told(
 
 
 INTERRUPTED: list[tuple[object, str]] = [
-    (exporting, "export_onnx"),
+    (exporting, "write_graph"),
     (exporting, "check_parity"),
     (smaller, "open_calibration"),
     (precisions, "observe"),

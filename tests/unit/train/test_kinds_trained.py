@@ -87,7 +87,7 @@ def test_it_trains_is_measured_becomes_a_bundle_and_tags(preset: str, tmp_path: 
     console = Console(file=io.StringIO())
     evaluation = evaluate_run(model, config, workers=0, console=console, command="a command")
     write_evaluation(evaluation, run, plots=False)
-    assert ("routing" in evaluation) == (preset == "isns")
+    assert ("routing" in evaluation) == (config.model.kind in ("isns", "geodecoder"))
     report = export_bundle(run, bundle, console=console)
     assert report.parity["ONNX Runtime"] is not None
     with pytest.raises(CalibrationError, match="has no int8"):
@@ -128,13 +128,15 @@ def test_rows_of_a_table_keep_their_kind_and_only_the_aids_that_it_takes() -> No
     assert (divided.keep_tokens, divided.last_share) == (1.0, 0.0)
     assert divided.warm_start
     assert (still.kind, still.size, still.still) == ("vit", "tiny", "last")
-    assert (still.keep_tokens, still.last_share) == (demo.keep_tokens, demo.last_share)
+    assert (still.keep_tokens, still.last_share) == (1.0, 0.0)  # a picture is seen whole
+    clip = recipe("mae-frames", like="demo").model
+    assert (clip.keep_tokens, clip.last_share) == (demo.keep_tokens, demo.last_share)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_kind": "nosuch"}, "'nosuch' is none of videomae, timesformer, vit, geodecoder"),
+        ({"model_kind": "nosuch"}, "'nosuch' is none of videomae, timesformer, vit, planet"),
         ({"model_frames": 0.5}, "model.frames 0.5 must be such as 16"),
         ({"model_width": 33}, "width must be a multiple of heads"),
         ({"model_pooling": "cls"}, "no \\['pooling'\\]"),
