@@ -8,7 +8,9 @@ r"""How do all systems of the comparison do on the rendered world, at the same s
 Every system of the tables `sota`, `image-video` and `additions` is trained at the size and with
 the aids of the preset `demo`: as many steps, clips a step and clips seen for all, three seeds each.
 Each run is a cell, as of `python -m train.tables`: the script may be stopped at any time and given
-again, and goes on where it was. Then one network of each is exported, and all are measured side by
+again, and goes on where it was. Cells can be made beside each other, each process bound to cores
+of its own, or threads wait for each other and steps take ten times as long:
+`taskset -c 0 python benchmarks/leaderboard.py --presets planet,isns ...`. Then one network of each is exported, and all are measured side by
 side, in turn, with OpenVINO: ratios of latency hold where absolute times drift.
 
 Exit status 1 if a system does not do much better than the constant answer that is right most often:
@@ -57,8 +59,9 @@ if TYPE_CHECKING:
 TABLES = ("sota", "image-video", "additions")
 SCRIPT = "benchmarks/leaderboard.py"
 LIKE = "demo"
-STEPS = 240
-"""About 80 minutes for 18 systems of three seeds on two quiet cores, as reckoned."""
+STEPS = 400
+"""After fewer, networks of whole clips have hardly begun to learn. A cell takes one to eight
+minutes on a quiet core, and 18 systems of three seeds are 51 of them."""
 VIEWS = 2
 """How often a clip is shown once it is read: reading takes a third of a step of one view."""
 MAIN = "paper"
