@@ -10,8 +10,10 @@ the aids of the preset `demo`: as many steps, clips a step and clips seen for al
 Each run is a cell, as of `python -m train.tables`: the script may be stopped at any time and given
 again, and goes on where it was. Cells can be made beside each other, each process bound to cores
 of its own, or threads wait for each other and steps take ten times as long:
-`taskset -c 0 python benchmarks/leaderboard.py --presets planet,isns ...`. Then one network of each is exported, and all are measured side by
-side, in turn, with OpenVINO: ratios of latency hold where absolute times drift.
+`taskset -c 0 python benchmarks/leaderboard.py --presets planet,isns ...`.
+
+Then one network of each is exported, and all are measured side by side, in turn, with OpenVINO:
+ratios of latency hold where absolute times drift.
 
 Exit status 1 if a system does not do much better than the constant answer that is right most often:
 at every level it is to leave at most MOST_MISSED of what that misses.
