@@ -329,6 +329,8 @@ class _transaction:  # noqa: N801 - used like a function
         self._connection = connection
 
     def __enter__(self) -> None:
+        if self._connection.in_transaction:  # an interrupt came between BEGIN and what ends it
+            self._connection.execute("ROLLBACK")
         self._connection.execute("BEGIN IMMEDIATE")
 
     def __exit__(

@@ -447,3 +447,36 @@ def test_closing_twice_keeps_what_was_put(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["ledger.sqlite"]
     with Ledger(path) as again:
         assert text_of(again, "a", "survey", "s") == "text"
+
+
+class InterruptedAt:
+    """A connection, during one statement of which Ctrl-C arrives: after it is done."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str) -> None:
+        self._connection = connection
+        self._statement: str | None = statement
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: object) -> object:
+        found = self._connection.execute(statement, *values)  # type: ignore[arg-type]
+        if statement == self._statement:
+            self._statement = None
+            raise KeyboardInterrupt
+        return found
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT"])
+def test_an_interrupt_while_writing_is_no_damage(path: Path, statement: str) -> None:
+    with Ledger(path) as ledger:
+        ledger.put("a", "survey", "s1", "kept")
+        ledger._connection = InterruptedAt(ledger._connection, statement)  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            ledger.put("b", "survey", "s1", "lost or kept")
+        ledger.put("c", "survey", "s1", "kept too")
+        assert ledger.warning is None
+    assert [each.name for each in path.parent.iterdir()] == [LEDGER_FILE]
+    with Ledger(path) as again:
+        assert text_of(again, "a") == "kept"
+        assert text_of(again, "c") == "kept too"
