@@ -97,7 +97,9 @@ def test_it_computes_what_transformers_does(name: str, outside: set[str], tmp_pa
     loaded = read(tmp_path)
     assert loaded.shape == ODD
     compare(model, loaded)
-    assert {entry.split(".")[0] for entry in loaded.report.left_out} == outside
+    # transformers before 5 stores where offsets lie, too.
+    others = {entry for entry in loaded.report.left_out if not entry.endswith("position_index")}
+    assert {entry.split(".")[0] for entry in others} == outside
     stored = set(load_file(tmp_path / "model.safetensors"))
     assert set(loaded.report.used) | set(loaded.report.left_out) == stored
 
