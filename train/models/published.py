@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from train.errors import WeightsError
 from train.networks import find_network
 from train.weights import read_folder, some, to_float32
@@ -19,6 +21,8 @@ from train.weights import read_folder, some, to_float32
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+QKV_BIASES = (".query.bias", ".key.bias", ".value.bias")
+"""How the names end of what attention may do without (`qkv_bias` in config.json)."""
 Layout = Literal["transformers", "original"]
 Colours = tuple[float, float, float]
 Rename = Callable[[str, "Tensor"], "Mapping[str, Tensor] | str"]
@@ -151,10 +155,12 @@ def place(
         heads: of its attention, for the report.
 
     Raises:
-        WeightsError: tensors are missing, unknown, there twice, not finite or of another shape.
+        WeightsError: tensors are missing (biases of attention may be, where config.json says so),
+            unknown, there twice, not finite or of another shape.
     """
     state: dict[str, Tensor] = {}
     used, left_out, unknown = [], {}, []
+    notes: tuple[str, ...] = ()
     for name, value in published.tensors.items():
         ours = rename(name, value)
         if isinstance(ours, str):
@@ -165,6 +171,10 @@ def place(
             used.append(name)
             state.update(ours)
     wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    if published.said.get("qkv_bias") is False:
+        lacking = [name for name in wanted if name.endswith(QKV_BIASES) and name not in state]
+        state |= {name: torch.zeros(wanted[name]) for name in lacking}
+        notes = (f"has no biases of queries, keys and values: {len(lacking)} begin at 0",)
     wrong = {
         "unknown, or there twice; nothing is left out silently": unknown,
         "missing": [name for name in wanted if name not in state],
@@ -190,6 +200,7 @@ def place(
         left_out=left_out,
         heads=heads,
         config_heads=heads,
+        notes=notes,
     )
     return to_float32(state, source=published.name), report
 

@@ -274,7 +274,6 @@ def offset_places(window: int) -> Tensor:
 
 _MUST = {
     "hidden_act": "gelu",
-    "qkv_bias": True,
     "num_channels": 3,
     "use_absolute_embeddings": False,
 }

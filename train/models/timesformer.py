@@ -193,7 +193,6 @@ def warm_start(model: TimeSformer, clips_NTHWC: Tensor) -> None:
 _MUST = {
     "attention_type": "divided_space_time",
     "hidden_act": "gelu",
-    "qkv_bias": True,
     "num_channels": 3,
 }
 _NUMBERS = {
@@ -250,7 +249,7 @@ def load(wanted: Wanted) -> Loaded:
     if frames != shape.frames:
         state["times"] = nearest_times(state["times"], frames)
         note = f"trained with {shape.frames} frames; {frames} take the times of the nearest"
-        report, shape = replace(report, notes=(note,)), replace(shape, frames=frames)
+        report, shape = replace(report, notes=(*report.notes, note)), replace(shape, frames=frames)
     return Loaded(
         shape=shape,
         tensors={f"encoder.{name}": value for name, value in state.items()},

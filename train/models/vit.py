@@ -261,7 +261,7 @@ _TYPES = {
     "vit": "google/vit-base-patch16-224-in21k",
     "vit_mae": "facebook/vit-mae-base",
 }
-_MUST = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
+_MUST = {"hidden_act": "gelu", "num_channels": 3}
 _NUMBERS = {
     "width": "hidden_size",
     "depth": "num_hidden_layers",
@@ -313,7 +313,7 @@ def load(wanted: Wanted) -> Loaded:
     state, report = place(published, rename, encoder, heads=shape.heads)
     if published.said["model_type"] == "vit_mae":
         note = "image MAE drops 0.75 of a picture while it pretrains; here every patch is seen"
-        report = replace(report, notes=(note,))
+        report = replace(report, notes=(*report.notes, note))
     return Loaded(
         shape=shape,
         tensors={f"encoder.{name}": value for name, value in state.items()},
