@@ -21,18 +21,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import machine, save
+from benchmarks.training import gpu_name, random_batch, wait_for
 from train.build import shape_of, teachers_of
 from train.comparison import read_tables
 from train.config import load_preset
 from train.count import cost_of
 from train.data.city_tree import cityguessr_tree
 from train.data.clips import class_counts
-from train.data.loading import Batch
 from train.loop import Learner
 from train.models.kinds import find_kind
 from train.place_texts import TEXT_WIDTH, label_width_of
@@ -49,7 +48,6 @@ TABLES = ("sota", "image-video")
 TRAINING_CLIPS = 54_614
 """Of CityGuessr68k's official split, to say how long an epoch is."""
 WARM_UP, TURNS = 3, 8
-SCENES = 16
 
 
 def main() -> int:
@@ -117,7 +115,7 @@ def measure(
         texts_KE=name_table(tree) if config.loss.text_weight else None,
         compiled=compiled,
     )
-    batch = random_batch(config, model.clip_shape, len(tree.ancestors["city"])).to(device)
+    batch = random_batch(config.batch, model.clip_shape, tree.size("city")).to(device)
     is_gpu = device.type == "cuda"
     if is_gpu:
         torch.cuda.reset_peak_memory_stats(device)
@@ -159,20 +157,6 @@ def new_model(config: TrainConfig, device: torch.device) -> GeoModel:
     return model.to(device)
 
 
-def random_batch(config: TrainConfig, clip_shape: Sequence[int], cities: int) -> Batch:
-    """Clips of noise, each with a city and a scene."""
-    generator = torch.Generator().manual_seed(0)
-    sides = (config.batch, *clip_shape)
-    scene_N = torch.randint(SCENES, (config.batch,), generator=generator)
-    return Batch(
-        clip_NTHWC=torch.randint(0, 256, sides, dtype=torch.uint8, generator=generator),
-        city_N=torch.randint(cities, (config.batch,), generator=generator),
-        scene_NS=F.one_hot(scene_N, SCENES).float(),
-        scene_N=scene_N,
-        positions_N=torch.arange(config.batch),
-    )
-
-
 def median_s(work: Callable[[], None], device: torch.device) -> float:
     """Median seconds of some work, once it is warm."""
     times = []
@@ -184,17 +168,6 @@ def median_s(work: Callable[[], None], device: torch.device) -> float:
         if turn >= WARM_UP:
             times.append(time.perf_counter() - started_s)
     return statistics.median(times)
-
-
-def wait_for(device: torch.device) -> None:
-    """Until a GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def gpu_name(device: torch.device) -> str | None:
-    """Of the GPU that is used, if one is."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

@@ -42,7 +42,7 @@ from train.processes import World
 from train.texts import name_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from train.config import TrainConfig
 
@@ -73,7 +73,9 @@ def main() -> int:
         data="rendered",
     )
     world = World(rank=0, size=1, device=device)
-    batch = random_batch(config)
+    shape = SIZES[size]
+    clip_shape = (shape.frames, shape.image_px, shape.image_px, 3)
+    batch = random_batch(config.batch, clip_shape, 24)
     ways = {"step": our_step(config, world, batch), "bare": bare_step(config, world, batch)}
     if is_gpu:
         ways["eager"] = released_step(config, device, batch)
@@ -111,15 +113,21 @@ def missed(report: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def random_batch(config: TrainConfig) -> Batch:
-    """Clips of noise with labels of the rendered world."""
-    shape, count = SIZES[config.model.size], config.batch
+def random_batch(count: int, clip_shape: Sequence[int], cities: int) -> Batch:
+    """Clips of noise, each with a city and a scene.
+
+    Args:
+        count: of clips.
+        clip_shape: (T, H, W, 3).
+        cities: how many there are.
+    """
     generator = torch.Generator().manual_seed(0)
-    sides = (count, shape.frames, shape.image_px, shape.image_px, 3)
     scene_N = torch.randint(16, (count,), generator=generator)
     return Batch(
-        clip_NTHWC=torch.randint(0, 256, sides, dtype=torch.uint8, generator=generator),
-        city_N=torch.randint(24, (count,), generator=generator),
+        clip_NTHWC=torch.randint(
+            0, 256, (count, *clip_shape), dtype=torch.uint8, generator=generator
+        ),
+        city_N=torch.randint(cities, (count,), generator=generator),
         scene_NS=F.one_hot(scene_N, 16).float(),
         scene_N=scene_N,
         positions_N=torch.arange(count),
