@@ -98,8 +98,8 @@ REPEAT = """\
 python benchmarks/comparison_page.py
 ```
 
-It may be stopped and given again. These numbers: commit {commit}, {cpu}, {cores} cores, Python
-{python}, {versions}. The paper's own tables, on real footage: `python -m train.tables`
+It may be stopped and given again. {made}These numbers: commit {commit}, {cpu}, {cores} cores,
+Python {python}, {versions}. The paper's own tables, on real footage: `python -m train.tables`
 (`docs/training.md`).
 """
 
@@ -138,6 +138,8 @@ def page(report: Record) -> str:
     rows = report["rows"]
     routed = [row for row in rows if "routing" in row]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    where = ", ".join(report.get("made_on") or [])
+    made = f"Trained and measured on {where}, latencies on what follows. " if where else ""
     ranked = filled(RANKED.format(shown=SHOWN, **{**report, **report["latency"]}))
     parts = [
         BEGIN,
@@ -157,7 +159,7 @@ def page(report: Record) -> str:
         table(("conflicts", *MODES), [_conflicts(row) for row in rows]),
         *([ROUTED, "\n".join(map(_routed, routed)) + "\n"] if routed else []),
         filled(BUDGET.format(**report["budget"])),
-        filled(REPEAT.format(**{**report, "versions": versions})),
+        filled(REPEAT.format(**{**report, "versions": versions, "made": made})),
     ]
     return "\n".join(parts)
 

@@ -176,6 +176,7 @@ def measure(plan: Plan, out: Path, *, workers: int, console: Console) -> dict[st
             "clips_seen": (config.steps or 0) * config.batch,
         },
         "seeds": len(cells[0]),
+        "made_on": made_on([each for row in cells for each in row]),
         "floor": floor,
         "main": MAIN,
         "latency": {"engine": "OpenVINO, float32, one clip", "threads": threads, "turns": TURNS},
@@ -186,6 +187,11 @@ def measure(plan: Plan, out: Path, *, workers: int, console: Console) -> dict[st
             shlex.join(["python", "benchmarks/leaderboard.py", *sys.argv[1:]])
         ),
     }
+
+
+def made_on(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the GPUs or processors that cells were made on."""
+    return sorted({each["made_on"] for each in evaluations if each.get("made_on")})
 
 
 def describe(row: Row, evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ TEXTS_FILE, SCENES_FILE = "text_table.safetensors", "scenes.safetensors"
 NORMALISATIONS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "kinetics": ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 """Mean and deviation of R, G, B; see `ModelConfig.normalisation`."""
@@ -281,9 +282,11 @@ def _load(
     used = NORMALISATIONS[config.model.normalisation]
     if loaded.normalisation is not None and loaded.normalisation != used:
         mean, std = loaded.normalisation
+        fitting = [name for name, known in NORMALISATIONS.items() if known == (mean, std)]
         tell(
             f"warning: the weights of {report.source} were trained with the mean {mean} and the "
             f"deviation {std}; model.normalisation {config.model.normalisation} is {used}"
+            + "".join(f"; {name} is theirs" for name in fitting)
         )
     return loaded
 

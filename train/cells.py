@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engines.choose import usable_cores
+from geotag.device.files import MACHINE
+from geotag.device.system import read_cpu
 from train.build import clip_frames, open_test
 from train.checkpoint import EVALUATION, load_checkpoint
 from train.count import cost_of
@@ -103,7 +105,7 @@ def cell_of(
     """The evaluation of one cell: read where it is finished, else trained to its end and measured.
 
     Beside what `train.evaluate` says it has `cost`: parameters, those without heads, and GMAC of
-    what is measured, a clip.
+    what is measured, a clip; and `made_on`: the name of the GPU or processor.
 
     Args:
         row: of a table.
@@ -149,6 +151,7 @@ def cell_of(
         "trunk_parameters": cost.trunk,
         "gmac_per_clip": round(looks * cost.macs / 1e9, MAC_DIGITS),
     }
+    evaluation["made_on"] = _name_of(device)
     write_aside(path, (json.dumps(evaluation, indent=2) + "\n").encode())
     return evaluation
 
@@ -163,6 +166,12 @@ def cell_path(row: Row, config: TrainConfig, out: Path) -> Path:
 
 def _recipe_text(config: TrainConfig) -> str:
     return json.dumps(asdict(config), sort_keys=True)
+
+
+def _name_of(device: torch.device) -> str | None:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return read_cpu(MACHINE).name
 
 
 def _is_trained(folder: Path) -> bool:

@@ -62,9 +62,10 @@ class ModelConfig:
     num_heads: int | Literal["corrected", "config"] = "corrected"
     """Of the encoder's attention, where weights are loaded: 6 for 384 (corrected), or as their
     configuration says. The weights fit either way."""
-    normalisation: Literal["imagenet", "half", "none"] = "imagenet"
-    """half: mean and deviation 0.5, of Google's ViT. none: pixels in [0, 1], as the released code
-    trains."""
+    normalisation: Literal["imagenet", "half", "kinetics", "none"] = "imagenet"
+    """half: mean and deviation 0.5, of Google's ViT. kinetics: mean 0.45 and deviation 0.225, which
+    TimeSformer's makers name as theirs. none: pixels in [0, 1], as the released
+    code trains."""
     warm_start: bool = False
     """Begin with wide weights, principal components and, where the heads read one feature,
     standardised heads: for a narrow network that learns from nothing in minutes."""
@@ -355,7 +356,10 @@ def _wrong_choices(config: TrainConfig) -> list[str]:
         "model.classifier": (config.model.classifier, get_args(Classifier)),
         "model.hierarchy": (config.model.hierarchy, get_args(HierarchyForm)),
         "model.attention_input": (config.model.attention_input, get_args(AttentionInput)),
-        "model.normalisation": (config.model.normalisation, ("imagenet", "half", "none")),
+        "model.normalisation": (
+            config.model.normalisation,
+            ("imagenet", "half", "kinetics", "none"),
+        ),
         "loss.scene_target": (config.loss.scene_target, ("soft", "majority")),
         "optimiser.name": (config.optimiser.name, ("adamw", "adam")),
         "optimiser.schedule": (config.optimiser.schedule, ("cosine", "constant")),

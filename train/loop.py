@@ -192,8 +192,7 @@ class Learner:
         try:
             with torch.no_grad():
                 if self.mean is not None:
-                    for name, parameter in self.model.named_parameters():
-                        parameter.copy_(self.mean.weights[name])
+                    self.mean.copy_to(self.model)
                 if isinstance(self.module, StandardisedHeads):
                     self.module.fold_into(self.module.model)
             yield self.model.eval()

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _NOISY = ("torch.onnx", "onnxscript", "onnx_ir")
 """Loggers that tell of their own internals."""
+MOST_CLIPS = 2**20
+"""Of one call, as far as torch is told: without a bound torch 2.6 finds one of its own, and fails.
+The graph says nothing of it."""
 
 
 def trace(model: GeoModel) -> onnx.GraphProto:
@@ -42,6 +45,8 @@ def trace(model: GeoModel) -> onnx.GraphProto:
     # Two clips: of one alone torch would take it that there is never more.
     clips = torch.zeros((2, *model.clip_shape), dtype=torch.uint8)
     network = _Ordered(model.folded()).eval()
+    from torch._dynamo.exc import UserError  # torch 2.6 has it nowhere else
+
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -51,7 +56,7 @@ def trace(model: GeoModel) -> onnx.GraphProto:
                 opset_version=OPSET,
                 input_names=[INPUT],
                 output_names=list(outputs),
-                dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+                dynamic_shapes=({0: torch.export.Dim("N", min=1, max=MOST_CLIPS)},),
                 custom_translation_table=_translations(),
                 verbose=False,
             )
@@ -60,10 +65,12 @@ def trace(model: GeoModel) -> onnx.GraphProto:
             f"writing {type(model).__name__} as ONNX: {exc}. Install it with "
             "`pip install '.[cpu,models]'` in geotag's source folder."
         ) from exc
-    except (torch.onnx.OnnxExporterError, torch.export.UserError) as exc:  # type: ignore[attr-defined]
+    except (torch.onnx.OnnxExporterError, UserError) as exc:
         raise ExportError(
-            f"writing {type(model).__name__} as ONNX: torch cannot trace it ({exc}). Sizes that "
-            "depend on the number of clips must be taken from `.shape`, not from `len`."
+            f"writing {type(model).__name__} as ONNX: torch {torch.__version__} cannot trace it "
+            f"({exc}). Sizes that depend on the number of clips must be taken from `.shape`, not "
+            "from `len`, and no `if` may ask a tensor; what was traced before may need the torch "
+            "that it was traced with (2.6 traces no batch norm)."
         ) from exc
     assert program is not None
     return _clean(program.model_proto.graph, model)

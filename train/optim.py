@@ -81,21 +81,38 @@ class RunningMean:
     """An exponential mean of the weights, often better than the last (Polyak and Juditsky, 1992).
 
     The first steps count less: the decay of step t is at most (1 + t) / (10 + t), as in
-    TensorFlow's ExponentialMovingAverage.
+    TensorFlow's ExponentialMovingAverage. What batch norms have seen counts as a weight: means and
+    variances of the last weights would not be those of the mean ones.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Begin with the weights as they are."""
         self.decay = decay
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.weights = {name: value.clone() for name, value in _averaged(model).items()}
 
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after a step."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [parameter.detach() for _, parameter in model.named_parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - decay)
+        torch._foreach_lerp_(
+            list(self.weights.values()), list(_averaged(model).values()), 1 - decay
+        )
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Go on from a mean that was kept."""
         for name, value in self.weights.items():
             value.copy_(weights[name])
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Give a model the mean weights."""
+        with torch.no_grad():
+            for name, value in _averaged(model).items():
+                value.copy_(self.weights[name])
+
+
+def _averaged(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds, but for whole numbers, such as counters and class trees."""
+    return {
+        name: value.detach()
+        for name, value in model.state_dict().items()
+        if value.is_floating_point()
+    }

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
     from train.models.base import Wanted
 
+QKV_BIASES = (".query.bias", ".key.bias", ".value.bias")
+"""How the names end of what attention may do without (`qkv_bias` in config.json)."""
 Layout = Literal["transformers", "original"]
 Colours = tuple[float, float, float]
 Rename = Callable[[str, "Tensor"], "Mapping[str, Tensor] | str"]
 """A tensor of a file -> tensors of ours by name; empty for an unknown one; a text says why it has
 no place."""
 
-PLAIN_BLOCKS: Mapping[str, Any] = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
+PLAIN_BLOCKS: Mapping[str, Any] = {"hidden_act": "gelu", "num_channels": 3}
 """What config.json must say, or leave unsaid, for image and video transformers."""
 TOKEN_NUMBERS = {
     "width": "hidden_size",
@@ -290,10 +292,12 @@ def place(
         heads: of its attention, for the report.
 
     Raises:
-        WeightsError: tensors are missing, unknown, there twice, not finite or of another shape.
+        WeightsError: tensors are missing (biases of attention may be, where config.json says so),
+            unknown, there twice, not finite or of another shape.
     """
     state: dict[str, Tensor] = {}
     used, outside, unknown = [], {}, []
+    notes: tuple[str, ...] = ()
     for name, value in published.tensors.items():
         ours = rename(name, value)
         if isinstance(ours, str):
@@ -303,6 +307,11 @@ def place(
         else:
             used.append(name)
             state.update(ours)
+    if published.said.get("qkv_bias") is False:
+        wanted = encoder.state_dict()
+        lacking = [name for name in wanted if name.endswith(QKV_BIASES) and name not in state]
+        state |= {name: torch.zeros(wanted[name].shape) for name in lacking}
+        notes = (f"has no biases of queries, keys and values: {len(lacking)} begin at 0",)
     wrong = {"unknown, or there twice; nothing is left out silently": unknown}
     for what, names in {**wrong, **misfits(state, encoder)}.items():
         if names:
@@ -319,6 +328,7 @@ def place(
         left_out=outside,
         heads=heads,
         config_heads=heads,
+        notes=notes,
     )
     return to_float32(state, source=published.name), report
 

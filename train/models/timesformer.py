@@ -181,7 +181,7 @@ def load(wanted: Wanted) -> Loaded:
         loaded,
         shape=replace(shape, frames=frames),
         tensors={**loaded.tensors, "encoder.times": times_TD},
-        report=replace(loaded.report, notes=(note,)),
+        report=replace(loaded.report, notes=(*loaded.report.notes, note)),
     )
 
 

@@ -160,7 +160,7 @@ def load(wanted: Wanted) -> Loaded:
     if published.said["model_type"] != "vit_mae":
         return loaded
     note = "image MAE drops 0.75 of a picture while it pretrains; here every patch is seen"
-    return replace(loaded, report=replace(loaded.report, notes=(note,)))
+    return replace(loaded, report=replace(loaded.report, notes=(*loaded.report.notes, note)))
 
 
 def shape_of(published: Published, usual: ViTConfig) -> ViTConfig:

@@ -26,6 +26,7 @@ from tests.kinds import (
 from tests.lowered import model_of
 from tests.tolerances import FP32_LOGIT
 from train.checkpoint import load_checkpoint, save_checkpoint
+from train.errors import ExportError
 from train.graphs import graph_of, wide_starts
 from train.models.kinds import KINDS, find_kind
 
@@ -180,3 +181,16 @@ def test_its_graph_keeps_norms_and_gelus_whole_and_folds_batch_norms(name: str) 
     assert kinds.count("Conv") == sum(isinstance(each, torch.nn.Conv2d) for each in modules)
     assert not {"Erf", "BatchNormalization", "LSTM"} & set(kinds)
     assert "Constant" not in kinds
+
+
+def test_what_cannot_be_traced_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    model = build("vit").eval()
+    whole = model.features
+
+    def choosy(clips: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
+        return whole(clips) if clips.sum() > 0 else whole(255 - clips)
+
+    monkeypatch.setattr(model, "features", choosy)
+    with pytest.raises(ExportError, match=r"(?s)cannot trace it.*no `if` may ask a tensor"):
+        graph_of(model)

@@ -20,7 +20,7 @@ from engines.bundle import read_bundle
 from geotag.cli import main as geotag
 from geotag.wish import PrecisionWish
 from tests.unit.train.test_fit import Footage, fit
-from train.build import build_model, open_sources
+from train.build import NORMALISATIONS, build_model, open_sources
 from train.checkpoint import load_checkpoint
 from train.config import TrainConfig, load_preset
 from train.data.rendered import write_video
@@ -203,10 +203,18 @@ def test_pixels_unlike_those_of_the_weights_are_told(tmp_path: Path) -> None:
     folder = write_timesformer(tmp_path / "net", **half)
     config = replace(tiny("timesformer"), pretrained=str(folder))
     assert "were trained with the mean (0.5, 0.5, 0.5)" in begun(config)[2]
+    assert "half is theirs" in begun(config)[2]
     config = replace(config, model=replace(config.model, normalisation="half"))
     model, _, said = begun(config)
     assert "warning" not in said
     np.testing.assert_array_equal(model.mean.numpy(), [0.5] * 3)
+
+
+def test_timesformer_sees_pixels_as_its_makers_trained_it() -> None:
+    # One of them told what it was: facebookresearch/TimeSformer#10. The processor class of
+    # transformers has other defaults, and published folders have values of their own.
+    mean, std = NORMALISATIONS[load_preset("timesformer").model.normalisation]
+    assert (mean, std) == ((0.45,) * 3, (0.225,) * 3)
 
 
 def test_weights_of_another_shape_than_the_recipe_names_are_refused(tmp_path: Path) -> None:

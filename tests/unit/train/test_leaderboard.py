@@ -166,3 +166,19 @@ def test_the_page_in_the_repository_is_that_of_the_result_in_it() -> None:
     result = last_result()
     assert result is not None
     assert PAGE.read_text(encoding="utf-8") == page(json.loads(result.read_text(encoding="utf-8")))
+
+
+@pytest.mark.skipif(last_result() is None, reason="no leaderboard was committed yet")
+def test_every_system_of_the_result_is_far_better_than_a_constant_answer() -> None:
+    result = last_result()
+    assert result is not None
+    found = json.loads(result.read_text(encoding="utf-8"))
+    assert {row["preset"] for row in found["rows"]} >= {"planet", "isns", "geodecoder"}
+    assert leaderboard.missed(found["rows"], found["floor"]) == []
+    for row in found["rows"]:
+        if row["preset"].startswith(("isns", "geodecoder")):
+            (routes,) = row["routing"].values()
+            assert sum(route["mean_share"] for route in routes.values()) == pytest.approx(
+                1, abs=2e-3
+            )
+            assert sum(route["largest"] > 0.02 for route in routes.values()) >= 3

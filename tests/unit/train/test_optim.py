@@ -63,6 +63,20 @@ def test_the_running_mean_of_still_weights_is_the_weights(model: Geolocator) -> 
         torch.testing.assert_close(mean.weights[name], parameter.detach())
 
 
+def test_what_batch_norms_have_seen_is_averaged_too() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    mean, wanted = RunningMean(network, 0.5), 0.0
+    for step in range(8):
+        network[1].running_mean.fill_(float(step))
+        network[1].num_batches_tracked += 1
+        mean.update(network, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * step
+    mean.copy_to(network)
+    torch.testing.assert_close(network[1].running_mean, torch.full((4,), wanted))
+    assert network[1].num_batches_tracked == 8
+
+
 def test_the_running_mean_equals_a_hand_computation() -> None:
     weight = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():

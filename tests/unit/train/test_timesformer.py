@@ -90,6 +90,18 @@ def test_it_computes_what_transformers_does(classifier: bool, tmp_path: Path) ->
     assert set(loaded.report.used) | left_out == set(load_file(tmp_path / "model.safetensors"))
 
 
+def test_attention_without_biases_has_zeros_for_them(tmp_path: Path) -> None:
+    model = reference(qkv_bias=False)
+    model.save_pretrained(tmp_path)
+    loaded = read(tmp_path)
+    assert_same_tokens(encoder_of(loaded), model)
+    assert "12 begin at 0" in loaded.report.notes[0]  # 2 blocks, twice 3 biases
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"qkv_bias": false', '"qkv_bias": true'))
+    with pytest.raises(WeightsError, match="missing"):
+        read(tmp_path)
+
+
 def test_its_feature_is_the_cls_token_of_normalised_pixels(tmp_path: Path) -> None:
     model = reference()
     model.save_pretrained(tmp_path)

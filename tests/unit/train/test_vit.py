@@ -54,11 +54,11 @@ PUBLISHED = {
 }
 
 
-def reference(name: str) -> torch.nn.Module:
+def reference(name: str, **changes: object) -> torch.nn.Module:
     """A network of transformers with random weights and biases."""
     torch.manual_seed(0)
     kind, config, more = PUBLISHED[name]
-    model = kind(config(**_SAID, **more)).eval()
+    model = kind(config(**_SAID, **more, **changes)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model
@@ -112,6 +112,16 @@ def test_it_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
     assert outside <= {"pooler", "classifier", "decoder"}
     stored = set(load_file(tmp_path / "model.safetensors"))
     assert set(loaded.report.used) | set(loaded.report.left_out) == stored
+
+
+@pytest.mark.parametrize("name", ["google's", "image MAE"])
+def test_attention_without_biases_has_zeros_for_them(name: str, tmp_path: Path) -> None:
+    model = reference(name, qkv_bias=False)
+    model.save_pretrained(tmp_path)
+    loaded = read(tmp_path)
+    wanted, found = unmasked(model), tokens(encoder_of(loaded))
+    assert (found - wanted).abs().max() <= FP32_TOKEN * wanted.abs().max()
+    assert "6 begin at 0" in loaded.report.notes[0]
 
 
 def test_image_mae_sees_every_patch_here_and_a_quarter_of_them_in_transformers(
