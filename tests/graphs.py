@@ -27,7 +27,7 @@ from engines.bundle import (
 )
 from tests.fakes import make_bundle
 from tests.networks import make
-from train.models.geolocator import PLAIN
+from train.models.teachers import PLAIN
 from train.models.videomae import SIZES
 from train.onnx_graph import build_graph, write_graph
 

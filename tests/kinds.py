@@ -31,16 +31,17 @@ if TYPE_CHECKING:
 CLASSES = {"city": 9, "state": 7, "country": 5, "continent": 3, "scene": 16}
 _TRANSFORMER: dict[str, Any] = {"image_px": 32, "width": 32, "depth": 2, "heads": 2,
                                 "mlp_width": 48, "patch_px": 8}  # fmt: skip
+_ONE_LAYER: dict[str, Any] = {"depth": 1}
 _DECODER: dict[str, Any] = {
     "image_px": 32, "width": 32, "depth": 2, "heads": 2, "mlp_width": 48,
     "vit_patch_px": 8, "vit_width": 32, "vit_depth": 1, "vit_heads": 2, "vit_mlp_width": 48,
-    "swin_width": 12, "swin_depths": (1, 2, 1), "swin_heads": (1, 2, 3), "swin_window": 2,
+    "swin_width": 12, "swin_depths": (2, 1), "swin_heads": (1, 2), "swin_window": 2,
 }  # fmt: skip
 SMALL: dict[str, Any] = {
     "videomae": VideoMAEConfig(frames=4, **_TRANSFORMER),
     "timesformer": TimeSformerConfig(frames=3, **_TRANSFORMER),
     "vit": ViTConfig(frames=1, **_TRANSFORMER),
-    "vit, frames averaged": ViTConfig(frames=3, pooling="mean", **_TRANSFORMER),
+    "vit, frames averaged": ViTConfig(frames=3, pooling="mean", **_TRANSFORMER | _ONE_LAYER),
     "planet": PlanetConfig(frames=1, image_px=64, backbone="resnet-tiny"),
     "planet, album": PlanetConfig(
         frames=3, image_px=64, backbone="resnet-tiny", album=True, album_width=96
@@ -55,10 +56,10 @@ SMALL: dict[str, Any] = {
         standardised=True,
     ),
     "geodecoder": GeoDecoderConfig(frames=1, **_DECODER),
-    "geodecoder, of Swin": GeoDecoderConfig(frames=1, encoder="swin", **_DECODER),
-    "geodecoder, frames averaged": GeoDecoderConfig(frames=3, **_DECODER),
+    "geodecoder, frames averaged": GeoDecoderConfig(frames=3, **_DECODER | _ONE_LAYER),
+    "geodecoder, of Swin": GeoDecoderConfig(frames=1, encoder="swin", **_DECODER | _ONE_LAYER),
 }
-"""By kind; what follows a comma is another form of it."""
+"""By kind; what follows a comma is another form of it, and the last form has most of its own."""
 
 
 def build(name: str) -> GeoModel:

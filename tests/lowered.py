@@ -16,7 +16,8 @@ from onnx import helper, numpy_helper
 from calibration.ranges import observe
 from calibration.recipe import quantize_model
 from train.calibration_clips import CalibrationSet
-from train.models.geolocator import PLAIN, Geolocator
+from train.models.geolocator import Geolocator
+from train.models.teachers import PLAIN
 from train.models.videomae import VideoMAEConfig
 from train.onnx_graph import IR_VERSION, build_graph
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from tests import reference
-from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD, Geolocator
+from train.models.base import IMAGENET_MEAN, IMAGENET_STD
+from train.models.geolocator import Geolocator
 from train.models.teachers import TeacherConfig
 from train.models.videomae import VideoMAEConfig, load_transformers_state
 

@@ -25,9 +25,8 @@ from train.data.city_tree import cityguessr_tree
 from train.data.clips import class_counts
 from train.endings import telling
 from train.errors import TrainError
-from train.models.base import PLAIN
 from train.models.kinds import KINDS, find_kind
-from train.models.teachers import TeacherConfig
+from train.models.teachers import PLAIN, TeacherConfig
 from train.place_texts import TEXT_WIDTH, label_width_of
 
 if TYPE_CHECKING:

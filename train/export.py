@@ -156,6 +156,10 @@ def _export_run(
     model, record = load_checkpoint(checkpoint)
     evaluation = _read_evaluation(checkpoint)
     plain = {**evaluation, "command": plain_command(str(evaluation.get("command", "")))}
+    if wish.precision != "fp32":
+        from train.precisions import check_wish
+
+        check_wish(model, wish)  # refused before the network is traced, not after
     with bundle_aside(out, doing=f"exporting {checkpoint}") as aside:
         write_graph(graph_of(model), aside / "model.onnx")
         shutil.copyfile(checkpoint / PLACES, aside / "places.csv")

@@ -30,7 +30,7 @@ from train.data.scenes import FILE_NAME, SceneLabels, read_scenes, with_scenes, 
 from train.endings import telling
 from train.errors import DatasetError, TrainError, WeightsError
 from train.files import refuse_file
-from train.models.geolocator import IMAGENET_MEAN, IMAGENET_STD
+from train.models.base import IMAGENET_MEAN, IMAGENET_STD
 from train.models.resnet import ResNet
 from train.processes import find_device
 from train.weights import read_file, some, to_float32

@@ -26,6 +26,13 @@ KEPT_COMPONENT = 10
 """The strongest components start with equal weight; those weaker than this one fade out."""
 
 
+def warm_start(model: GeoModel, clips_NTHWC: Tensor) -> None:
+    """Wide weights, and principal components as the patch embedding; see `Kind.warm_start`."""
+    encoder: Any = model.encoder
+    widen_weights(encoder)
+    start_from_components(model, clips_NTHWC)
+
+
 def widen_weights(encoder: nn.Module) -> None:
     """Draw every matrix of the blocks anew with a standard deviation of 1 / sqrt(fan-in).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -46,7 +46,8 @@ def test_published_windows_of_swin_compile_in_both_precisions(
 ) -> None:
     # Windows of 7, shifted and not, a stage of one window, and merging, as Swin-B has them.
     kind = find_kind("geodecoder")
-    shape = replace(kind.sizes["tiny"], frames=1, encoder="swin")
+    swin: dict[str, Any] = {"encoder": "swin", "swin_depths": (2, 1), "swin_heads": (1, 2)}
+    shape = replace(kind.sizes["tiny"], frames=1, image_px=56, depth=1, **swin)
     graph = graph_of(make_loud(kind.model(shape, CLASSES)).eval())
     write_graph(graph, tmp_path / "fp32.onnx")
     half = halve_graph(graph, float32_from=wide_starts(graph), pixels="float16")
@@ -60,7 +61,7 @@ def test_traced_attention_is_one_kernel_in_float16(
     name: str, backend: Backend, tmp_path: Path
 ) -> None:
     kind = find_kind(name)
-    shape = replace(kind.sizes["tiny"], depth=2)
+    shape = replace(kind.sizes["tiny"], depth=1)
     graph = graph_of(make_loud(kind.model(shape, CLASSES)).eval())
     half = halve_graph(graph, float32_from=wide_starts(graph), pixels="float16")
     write_graph(half, tmp_path / "fp16.onnx")

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
+from train.errors import WeightsError
+from train.models.base import Loaded, Wanted
+from train.models.published import CLASSIFIER, Published, load_encoder, read_published, renamed
 from train.models.resnet import DEPTHS_50, DEPTHS_101, EXPANSION, STEM_CHANNELS, Trunk
 from train.models.vit import ViTConfig, ViTEncoder
-
-if TYPE_CHECKING:
-    from train.models.base import Wanted
-    from train.models.published import Published, WeightsReport
+from train.models.vit import load as load_vit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,70 +129,34 @@ _NAMES = (
 _COUNTER = "num_batches_tracked"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LoadedBackbone:
-    """Published weights of a backbone."""
-
-    name: str
-    """Of the backbone that they fit."""
-    image_px: int
-    """Of the pictures that it sees."""
-    tensors: Mapping[str, Tensor]
-    """By the names of the backbone's own state."""
-    report: WeightsReport
-    normalisation: tuple[Any, Any] | None
-
-
-def load_backbone(wanted: Wanted) -> LoadedBackbone:
-    """Weights of the family of the backbone that is wanted: a ResNet's or a ViT's.
+def load_backbone(wanted: Wanted) -> Loaded:
+    """Weights of the family of the backbone that is wanted, a ResNet's or a ViT's, as `encoder`.
 
     Args:
-        wanted: its shape names a `backbone`, and has `image_px`.
+        wanted: its shape names a `backbone`, and has `image_px`; found is the same shape with the
+            backbone that the weights fit, and the size of picture that a ViT of them sees.
 
     Raises:
         WeightsError: they cannot be read, or are of a shape that no backbone here has.
     """
     usual = find_backbone(wanted.shape.backbone, wanted.shape.image_px)
     if isinstance(usual, ViTConfig):
-        from train.models.vit import load
-
-        loaded = load(replace(wanted, shape=usual))
-        return LoadedBackbone(
-            name=_name_of(replace(loaded.shape, image_px=LISTED_PX), wanted),
-            image_px=loaded.shape.image_px,
-            tensors={
-                name.removeprefix("encoder."): value for name, value in loaded.tensors.items()
-            },
-            report=loaded.report,
-            normalisation=loaded.normalisation,
-        )
-    return _load_resnet(wanted)
+        loaded = load_vit(replace(wanted, shape=usual))
+        px, listed = loaded.shape.image_px, replace(loaded.shape, image_px=LISTED_PX)
+    else:
+        published = read_published(wanted, model_types=_TYPES, must=_MUST)
+        loaded = load_encoder(published, _uncounted, _shape_of(published), rename)
+        px, listed = wanted.shape.image_px, loaded.shape
+    shape = replace(wanted.shape, backbone=_name_of(listed, wanted), image_px=px)
+    return replace(loaded, shape=shape)
 
 
-def _load_resnet(wanted: Wanted) -> LoadedBackbone:
-    from train.models.published import place, read_published
-
-    published = read_published(
-        wanted.source,
-        model_types=_TYPES,
-        must=_MUST,
-        is_accepted=wanted.is_accepted,
-        tell=wanted.tell,
-    )
-    shape = _shape_of(published)
-    with torch.device("meta"):  # no time for random weights: every one is replaced
-        trunk = ResNetBackbone(shape)
+def _uncounted(shape: ResNetConfig) -> ResNetBackbone:
+    trunk = ResNetBackbone(shape)
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.num_batches_tracked = None  # no weight: it is not asked for
-    state, report = place(published, rename, trunk)
-    return LoadedBackbone(
-        name=_name_of(shape, wanted),
-        image_px=wanted.shape.image_px,
-        tensors=state,
-        report=report,
-        normalisation=published.normalisation,
-    )
+    return trunk
 
 
 def _shape_of(published: Published) -> ResNetConfig:
@@ -203,8 +165,6 @@ def _shape_of(published: Published) -> ResNetConfig:
     Raises:
         WeightsError: it describes none.
     """
-    from train.errors import WeightsError
-
     said = published.said
     try:
         stem = int(said.get("embedding_size", STEM_CHANNELS))
@@ -226,8 +186,6 @@ def _shape_of(published: Published) -> ResNetConfig:
 
 
 def _name_of(shape: ResNetConfig | ViTConfig, wanted: Wanted) -> str:
-    from train.errors import WeightsError
-
     found = next((name for name, known in BACKBONES.items() if known == shape), None)
     if found is None:
         raise WeightsError(
@@ -243,9 +201,8 @@ def rename(name: str, value: Tensor) -> Mapping[str, Tensor] | str:
     if ours.endswith(_COUNTER):
         return "counter of training steps, which no picture depends on"
     if ours.startswith("classifier."):
-        return "classifier of other classes"
-    for theirs, own in _NAMES:
-        ours = ours.replace(theirs, own)
+        return CLASSIFIER
+    ours = renamed(ours, _NAMES)
     if ours.startswith("first."):
         ours = ours.replace("first.convolution", "conv1").replace("first.normalization", "bn1")
         return {ours: value}

@@ -21,7 +21,7 @@ from engines.bundle import LEVELS
 from train.models.heads import HEADS, Heads
 from train.models.labels import CosineLabels, FixedLabels
 from train.models.nested import NestedLevels, SummedLevels
-from train.models.teachers import TeacherConfig, Teachers
+from train.models.teachers import PLAIN, TeacherConfig, Teachers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of R, G, B in [0, 1]: what most published weights were trained with."""
-PLAIN = TeacherConfig(scene="linear")
-"""Five linear classifiers and no teachers."""
 Model = TypeVar("Model", bound="GeoModel")
 Feature = TypeVar("Feature", bound="FeatureModel")
 
@@ -47,13 +45,15 @@ Feature = TypeVar("Feature", bound="FeatureModel")
 class GeoModel(nn.Module):
     """Clips of bytes to the scores of four place levels, and maybe of scene groups.
 
-    A subclass sets `kind`, says `width`, and answers `forward`. Its `config` is a frozen dataclass
-    of plain values with `frames` and `image_px` among them: a checkpoint keeps it, and a recipe's
-    `[model]` may change any of them.
+    A subclass sets `kind`, says `width`, makes its layers in `add_layers`, and answers `forward`.
+    Its `config` is a frozen dataclass of plain values with `frames` and `image_px` among them: a
+    checkpoint keeps it, and a recipe's `[model]` may change any of them.
     """
 
     kind: ClassVar[str]
     """Its name in the table of kinds."""
+    usual_teachers: ClassVar[TeacherConfig] = PLAIN
+    """Of a network that is built without a word about teachers."""
     undecayed: ClassVar[frozenset[str]] = frozenset()
     """Last parts of names of parameters that are no matrices, though they have two axes."""
     extra_terms: ClassVar[tuple[str, ...]] = ()
@@ -70,16 +70,16 @@ class GeoModel(nn.Module):
         classes: Mapping[str, int],
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        teachers: TeacherConfig = PLAIN,
+        teachers: TeacherConfig | None = None,
     ) -> None:
-        """Take in what every kind has; the layers are the subclass's.
+        """Build with random weights.
 
         Args:
             config: shape of the network.
             classes: how many classes each of city, state, country, continent and scene has.
             mean: of R, G, B in [0, 1]; subtracted inside the network.
             std: of R, G, B in [0, 1]; divided by inside the network.
-            teachers: which of them there are, and what kind of scene head.
+            teachers: which of them there are, and what kind of scene head; None for the usual.
 
         Raises:
             ValueError: `classes` does not name exactly the five heads, or has an empty one.
@@ -92,9 +92,14 @@ class GeoModel(nn.Module):
         super().__init__()
         self.config = config
         self.classes = {head: int(classes[head]) for head in HEADS}
-        self.teaching = teachers
+        self.teaching = self.usual_teachers if teachers is None else teachers
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.add_layers(config)
+
+    def add_layers(self, config: Any) -> None:  # noqa: ANN401
+        """Make the layers of a network of this shape; what every kind has is there already."""
+        raise NotImplementedError
 
     @property
     def width(self) -> int:
@@ -199,7 +204,8 @@ class GeoModel(nn.Module):
 class FeatureModel(GeoModel):
     """A network whose classifiers and teachers read one feature of the clip.
 
-    A subclass makes its layers, then calls `add_heads`, and answers `features`.
+    In `add_layers` a subclass makes what comes before the feature, then calls `add_heads`. It
+    answers `features`.
     """
 
     def add_heads(self) -> None:
@@ -316,10 +322,6 @@ class Loaded:
     """Mean and deviation of R, G, B that they were trained with, where their folder says so."""
 
 
-def _one_frame(shape: Any) -> Any:  # noqa: ANN401
-    return replace(shape, frames=1)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """How one kind of network is configured, built, loaded and exported."""
@@ -334,7 +336,7 @@ class Kind:
     """Dataclass of `GeoModel.config`. A recipe's `[model]` may name its fields."""
     sizes: Mapping[Any, Any]
     """Shapes by name; `tiny` is for the rendered world on two cores."""
-    one_frame: Callable[[Any], Any] = _one_frame
+    one_frame: Callable[[Any], Any] = lambda shape: replace(shape, frames=1)
     """The shape for one frame of each clip."""
     scenes: tuple[SceneHead, ...] = ("none", "linear", "attention")
     """Scene heads that it can have."""

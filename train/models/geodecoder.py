@@ -28,7 +28,7 @@ picture, D width, S scene groups, L levels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -40,12 +40,11 @@ from engines.bundle import LEVELS
 from train.data.world import SCENE_GROUPS
 from train.losses import NO_SCENE
 from train.models import swin, vit
-from train.models.base import IMAGENET_MEAN, IMAGENET_STD, GeoModel, Kind, Loaded, Wanted
-from train.models.heads import Heads
-from train.models.teachers import TeacherConfig
-from train.models.videomae import initialise
-from train.models.vit import Attention, average_frames
-from train.warmstart import widen_weights
+from train.models.base import GeoModel, Kind, Loaded, Wanted
+from train.models.blocks import Attention, check_choice, check_multiples, draw_small, initialise
+from train.models.heads import Heads, average_frames, picked
+from train.models.teachers import OWN
+from train.warmstart import warm_start, widen_weights
 
 if TYPE_CHECKING:
     from train.losses import Targets
@@ -85,16 +84,8 @@ class GeoDecoderConfig:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not divide, of the decoder and of the encoder that is used."""
-        if self.encoder not in get_args(Encoder):
-            raise ValueError(
-                f"a GeoDecoder of encoder={self.encoder!r}: it is one of "
-                f"{', '.join(get_args(Encoder))}."
-            )
-        if self.width % self.heads:
-            raise ValueError(
-                f"a decoder of width={self.width} and heads={self.heads}: width must be a multiple "
-                "of heads."
-            )
+        check_choice(self, "encoder", get_args(Encoder), of="a GeoDecoder")
+        check_multiples(self, ("width", "heads"), of="a decoder")
         _ = self.vit if self.encoder == "vit" else self.swin
 
     @property
@@ -180,18 +171,11 @@ class GeoDecoder(GeoModel):
     """Queries of scenes and levels that ask the tokens of a picture."""
 
     kind = "geodecoder"
+    usual_teachers = OWN
     undecayed = frozenset(("cls", "positions", "offsets", "queries"))
 
-    def __init__(
-        self,
-        config: GeoDecoderConfig,
-        classes: Mapping[str, int],
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        teachers: TeacherConfig = TeacherConfig(scene="own"),  # noqa: B008 - frozen
-    ) -> None:
-        """Build with random weights; see `GeoModel`."""
-        super().__init__(config, classes, mean, std, teachers)
+    def add_layers(self, config: GeoDecoderConfig) -> None:
+        """Encoder, queries, decoder and classifiers; weights begin at random."""
         self.encoder: vit.ViTEncoder | swin.SwinEncoder = (
             vit.ViTEncoder(config.vit) if config.encoder == "vit" else swin.SwinEncoder(config.swin)
         )
@@ -201,7 +185,7 @@ class GeoDecoder(GeoModel):
         self.decoder = Decoder(config)
         self.heads = Heads(config.width, {level: self.classes[level] for level in LEVELS})
         self.bridge.apply(initialise)
-        nn.init.trunc_normal_(self.queries, std=0.02, a=-0.04, b=0.04)
+        draw_small(self.queries)
 
     @property
     def depth(self) -> int:
@@ -271,20 +255,6 @@ class GeoDecoder(GeoModel):
         scenes = self.classes["scene"]
         is_usual = scenes == len(SCENE_GROUPS)
         return {"queries": SCENE_GROUPS if is_usual else tuple(map(str, range(scenes)))}
-
-
-def picked(scores_BS: Tensor) -> Tensor:
-    """1 at the largest of each row, 0 elsewhere.  [B, S] -> [B, S]."""
-    places_S = torch.arange(scores_BS.shape[1], device=scores_BS.device)
-    return (scores_BS.argmax(dim=1, keepdim=True) == places_S).to(scores_BS.dtype)
-
-
-def warm_start(model: GeoDecoder, clips_NTHWC: Tensor) -> None:
-    """Wide weights, and principal components as the patch embedding."""
-    from train.warmstart import start_from_components
-
-    widen_weights(model.encoder)
-    start_from_components(model, clips_NTHWC)
 
 
 def load(wanted: Wanted) -> Loaded:

@@ -5,24 +5,15 @@ Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, P patches, D w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from calibration.ranges import Family
-from train.models.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PLAIN,
-    FeatureModel,
-    Kind,
-    Loaded,
-    Wanted,
-)
-from train.models.teachers import TeacherConfig
+from train.models.base import FeatureModel, Kind, Loaded, Wanted
 from train.models.videomae import SIZES, VideoMAEConfig, VideoMAEEncoder
+from train.warmstart import warm_start
 
 if TYPE_CHECKING:
     import onnx
@@ -41,16 +32,8 @@ class Geolocator(FeatureModel):
 
     kind = "videomae"
 
-    def __init__(
-        self,
-        config: VideoMAEConfig,
-        classes: Mapping[str, int],
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        teachers: TeacherConfig = PLAIN,
-    ) -> None:
-        """Build with random weights; see `GeoModel`."""
-        super().__init__(config, classes, mean, std, teachers)
+    def add_layers(self, config: VideoMAEConfig) -> None:
+        """The encoder; weights begin at random."""
         self.tokens = config.tokens
         self.encoder = VideoMAEEncoder(config)
         self.add_heads()
@@ -112,14 +95,6 @@ def as_picture(
     by_time = state["patch.weight"].unflatten(1, (shape.tubelet_frames, -1))
     picture.load_state_dict({**state, "patch.weight": by_time.sum(dim=1)})
     return picture.config, picture
-
-
-def warm_start(model: Geolocator, clips_NTHWC: Tensor) -> None:
-    """Wide weights, and principal components as the patch embedding."""
-    from train.warmstart import start_from_components, widen_weights
-
-    widen_weights(model.encoder)
-    start_from_components(model, clips_NTHWC)
 
 
 def graph(model: Geolocator) -> onnx.GraphProto:

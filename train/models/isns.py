@@ -26,7 +26,7 @@ E experts, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,19 +38,11 @@ from torch import Tensor, nn
 from engines.bundle import LEVELS
 from train.losses import NO_SCENE
 from train.models.backbones import RESNETS, ResNetConfig, find_backbone, load_backbone, stage_of
-from train.models.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    GeoModel,
-    Kind,
-    Loaded,
-    Wanted,
-)
-from train.models.heads import Heads
+from train.models.base import GeoModel, Kind, Loaded, Wanted
+from train.models.blocks import initialise
+from train.models.heads import Heads, average_frames, picked
 from train.models.resnet import EXPANSION, Trunk, draw, make_stage
-from train.models.teachers import TeacherConfig
-from train.models.videomae import initialise
-from train.models.vit import average_frames
+from train.models.teachers import OWN
 from train.warmstart import Standardised
 
 if TYPE_CHECKING:
@@ -74,8 +66,6 @@ SUPERCLASSES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     },
 }
 """Name of each expert and its groups; every group has one expert."""
-OWN = TeacherConfig(scene="own")
-"""Its scene head is its own."""
 SOME = 1e-12
 """Least share of an expert in a mixture, whose logarithm is taken."""
 
@@ -134,17 +124,15 @@ class Isns(GeoModel):
     """Shared stages of a ResNet, a scene head, and three experts."""
 
     kind = "isns"
+    usual_teachers = OWN
 
-    def __init__(
-        self,
-        config: IsnsConfig,
-        classes: Mapping[str, int],
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        teachers: TeacherConfig = OWN,
-    ) -> None:
-        """Build with random weights, the experts alike; see `GeoModel`."""
-        super().__init__(config, classes, mean, std, teachers)
+    def add_layers(self, config: IsnsConfig) -> None:
+        """Shared stages, scene head and experts; weights begin at random, the experts' alike.
+
+        Raises:
+            ValueError: there are other scene groups than those of Places365.
+        """
+        classes = self.classes
         if classes["scene"] != GROUPS:
             raise ValueError(
                 f"scene experts for {classes['scene']} scene groups: their superclasses are made "
@@ -216,10 +204,7 @@ class Isns(GeoModel):
 
     def shares(self, gate_BE: Tensor) -> Tensor:
         """How much of each expert is heard: all of the likeliest, or of each by its probability."""
-        if self.config.gate == "soft":
-            return gate_BE
-        order_E = torch.arange(len(self.names), device=gate_BE.device)
-        return (gate_BE.argmax(dim=1, keepdim=True) == order_E).to(gate_BE.dtype)
+        return gate_BE if self.config.gate == "soft" else picked(gate_BE)
 
     def mix(self, scored_BEK: Tensor, shares_BE: Tensor) -> Tensor:
         """Log-probabilities of experts as one answer.  [B, E, K], [B, E] -> [B, K]."""
@@ -273,13 +258,7 @@ def load(wanted: Wanted) -> Loaded:
     if (Path(wanted.source).expanduser() / "checkpoint.json").is_file():
         return _load_run(wanted)
     found = load_backbone(wanted)
-    shape = replace(wanted.shape, backbone=found.name)
-    return Loaded(
-        shape=shape,
-        tensors=_deal(shape, found.tensors),
-        report=found.report,
-        normalisation=found.normalisation,
-    )
+    return replace(found, tensors=_deal(found.shape, found.tensors))
 
 
 def _load_run(wanted: Wanted) -> Loaded:
@@ -304,8 +283,8 @@ def _load_run(wanted: Wanted) -> Loaded:
     shape = replace(wanted.shape, backbone=base.config.backbone)
     state = {
         name: value
-        for name, value in base.encoder.state_dict().items()
-        if value.is_floating_point()
+        for name, value in base.state_dict().items()
+        if name.startswith("encoder.") and value.is_floating_point()
     }
     tensors, notes = _deal(shape, state), []
     if {level: base.classes[level] for level in LEVELS} == {
@@ -324,7 +303,7 @@ def _load_run(wanted: Wanted) -> Loaded:
             revision=None,
             sha256={WEIGHTS: record["weights_sha256"]},
             layout="original",
-            used=tuple(state),
+            used=tuple(name.removeprefix("encoder.") for name in state),
             left_out={},
             notes=tuple(notes),
         ),
@@ -337,14 +316,14 @@ def _names(shape: IsnsConfig) -> tuple[str, ...]:
 
 
 def _deal(shape: IsnsConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A trunk's tensors by our names: the last stage to every expert, all else shared."""
-    last, found = f"layer{len(shape.resnet.depths)}.", dict[str, Any]()
+    """Tensors of a whole encoder as ours: the last stage to every expert, all else shared."""
+    last, found = f"encoder.layer{len(shape.resnet.depths)}.", dict[str, Any]()
     for name, value in tensors.items():
         if name.startswith(last):
             rest = name.removeprefix(last)
             found |= {f"experts.{expert}.{rest}": value for expert in _names(shape)}
         else:
-            found[f"encoder.{name}"] = value
+            found[name] = value
     return found
 
 

@@ -29,7 +29,7 @@ import torch.nn.functional as F  # noqa: N812  (PyTorch's own convention)
 from torch import Tensor, nn
 
 from engines.bundle import LEVELS
-from train.models.videomae import initialise
+from train.models.blocks import initialise
 
 if TYPE_CHECKING:
     import numpy as np

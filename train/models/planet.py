@@ -18,23 +18,15 @@ Shape suffixes: N clips, T frames, B pictures (N T), H and W pixels, C = 3 colou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from train.models.backbones import build_backbone, find_backbone, load_backbone
-from train.models.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PLAIN,
-    FeatureModel,
-    Kind,
-    Loaded,
-    Wanted,
-)
-from train.models.teachers import TeacherConfig
-from train.models.vit import ViTEncoder, average_frames
+from train.models.base import FeatureModel, Kind
+from train.models.heads import average_frames
+from train.models.vit import ViTEncoder
+from train.warmstart import warm_start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,16 +103,8 @@ class Planet(FeatureModel):
     kind = "planet"
     undecayed = frozenset(("cls", "positions"))
 
-    def __init__(
-        self,
-        config: PlanetConfig,
-        classes: Mapping[str, int],
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        teachers: TeacherConfig = PLAIN,
-    ) -> None:
-        """Build with random weights; see `GeoModel`."""
-        super().__init__(config, classes, mean, std, teachers)
+    def add_layers(self, config: PlanetConfig) -> None:
+        """The backbone, and the LSTM of an album; weights begin at random."""
         self.encoder = build_backbone(config.backbone, config.image_px)
         if config.album:
             came = find_backbone(config.backbone, config.image_px).width
@@ -149,24 +133,10 @@ class Planet(FeatureModel):
         return self.nest(average_frames(found, self.config.frames))  # sums of the mean's cities
 
 
-def load(wanted: Wanted) -> Loaded:
-    """Published weights into the backbone; the LSTM begins at random."""
-    found = load_backbone(wanted)
-    return Loaded(
-        shape=replace(wanted.shape, backbone=found.name, image_px=found.image_px),
-        tensors={f"encoder.{name}": value for name, value in found.tensors.items()},
-        report=found.report,
-        normalisation=found.normalisation,
-    )
-
-
-def warm_start(model: Planet, clips_NTHWC: Tensor) -> None:
+def start_backbone(model: Planet, clips_NTHWC: Tensor) -> None:
     """For a ViT, wide weights and principal components; a ResNet is drawn wide enough."""
     if isinstance(model.encoder, ViTEncoder):
-        from train.warmstart import start_from_components, widen_weights
-
-        widen_weights(model.encoder)
-        start_from_components(model, clips_NTHWC)
+        warm_start(model, clips_NTHWC)
 
 
 KIND = Kind(
@@ -182,6 +152,6 @@ KIND = Kind(
         "vit-base": PlanetConfig(backbone="vit-base"),
     },
     takes=frozenset(("warm_start",)),
-    load=load,
-    warm_start=warm_start,
+    load=load_backbone,
+    warm_start=start_backbone,
 )

@@ -10,7 +10,6 @@ conversion to transformers wrote 16 for width 384: `num_heads` decides, and the 
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,14 +18,17 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from train.errors import WeightsError
-from train.models.published import Layout, WeightsReport
-from train.models.videomae import (
-    VideoMAEConfig,
-    VideoMAEEncoder,
-    our_name,
+from train.models.published import (
+    CLASSIFIER,
+    DECODER,
+    Layout,
+    WeightsReport,
+    left_out,
+    misfits,
     patch_matrix,
-    sinusoids,
+    read_config,
 )
+from train.models.videomae import VideoMAEConfig, VideoMAEEncoder, our_name, sinusoids
 from train.networks import find_network
 from train.weights import read_file, read_folder, some, to_float32
 
@@ -46,16 +48,16 @@ POSITION_TOLERANCE = 1e-5
 """Between a table of positions in a file and the formula: fixed ones agree to 1e-6 in float32."""
 
 _FINAL_NORM = "final norm of pretraining, which fine-tuning drops"
-_LEFT_OUT = (
-    ("decoder.", "decoder: only pretraining rebuilds pixels"),
-    ("encoder_to_decoder.", "decoder: only pretraining rebuilds pixels"),
-    ("mask_token", "decoder: only pretraining rebuilds pixels"),
-    ("classifier.", "classifier of other classes"),
-    ("head.", "classifier of other classes"),
-    ("fc_norm.", "norm of the pooled feature, a part of the classifier"),
-    ("layernorm.", _FINAL_NORM),
-    ("norm.", _FINAL_NORM),
-)
+_LEFT_OUT = {
+    "decoder.": DECODER,
+    "encoder_to_decoder.": DECODER,
+    "mask_token": DECODER,
+    "classifier.": CLASSIFIER,
+    "head.": CLASSIFIER,
+    "fc_norm.": "norm of the pooled feature, a part of the classifier",
+    "layernorm.": _FINAL_NORM,
+    "norm.": _FINAL_NORM,
+}
 _BLOCK_PART = r"(blocks\.\d+\.)(norm1|norm2|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
 _POSITIONS = ("embeddings.position_embeddings", "pos_embed")
 
@@ -135,14 +137,8 @@ class _Parts:
 
 def _transformers_shape(folder: Path, source: str) -> tuple[VideoMAEConfig, int]:
     """What `config.json` says: the shape with one head, and the number of heads."""
-    try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = said["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise WeightsError(
-            f"reading the encoder {source}: its config.json is missing or no model's ({exc!r}). "
-            "Needed is the whole folder as the hub has it."
-        ) from exc
+    said = read_config(folder, source)
+    kind = said["model_type"]
     must = {"model_type": "videomae", "hidden_act": "gelu", "qv_bias": True, "num_channels": 3}
     other = {key: said.get(key, value) for key, value in must.items()}
     if other != must:
@@ -263,7 +259,7 @@ def _sort(
     unknown, rename = [], _from_transformers if layout == "transformers" else _from_original
     for name, value in tensors.items():
         stem = _stem(name, layout)
-        outside = next((why for begin, why in _LEFT_OUT if stem.startswith(begin)), None)
+        outside = left_out(stem, _LEFT_OUT)
         if stem in _POSITIONS:
             _check_positions(value, config, name, source)
             outside = "positions: the same as the formula gives"
@@ -332,15 +328,7 @@ def _check_positions(table: Tensor, config: VideoMAEConfig, name: str, source: s
 def _build(config: VideoMAEConfig, parts: _Parts, source: str) -> VideoMAEEncoder:
     with torch.device("meta"):  # no time for random weights: every one is replaced
         encoder = VideoMAEEncoder(config)
-    wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
-    missing = [name for name in wanted if name not in parts.state]
-    extra = [name for name in parts.state if name not in wanted]
-    other = [
-        f"{name} {list(value.shape)} in place of {list(wanted[name])}"
-        for name, value in parts.state.items()
-        if name in wanted and tuple(value.shape) != wanted[name]
-    ]
-    for names, what in ((missing, "missing"), (extra, "too many"), (other, "of another shape")):
+    for what, names in misfits(parts.state, encoder).items():
         if names:
             raise WeightsError(
                 f"reading the encoder {source}: {some(names)} {what} for {config}. The file is not "

@@ -7,7 +7,8 @@ are called here, and nothing is left out without a reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from train.errors import WeightsError
+from train.models.base import Loaded
 from train.networks import find_network
 from train.weights import read_folder, some, to_float32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from train.models.base import Wanted
 
 QKV_BIASES = (".query.bias", ".key.bias", ".value.bias")
 """How the names end of what attention may do without (`qkv_bias` in config.json)."""
@@ -28,6 +32,39 @@ Colours = tuple[float, float, float]
 Rename = Callable[[str, "Tensor"], "Mapping[str, Tensor] | str"]
 """A tensor of a file -> tensors of ours by name; empty for an unknown one; a text says why it has
 no place."""
+
+PLAIN_BLOCKS: Mapping[str, Any] = {"hidden_act": "gelu", "num_channels": 3}
+"""What config.json must say, or leave unsaid, for image and video transformers."""
+TOKEN_NUMBERS = {
+    "width": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "image_px": "image_size",
+    "patch_px": "patch_size",
+}
+"""Our name and that of config.json for the numbers of a transformer whose stages are all alike."""
+BLOCK_NAMES = (
+    ("intermediate.dense.", "fc1."),
+    ("output.dense.", "fc2."),
+    ("layernorm_before.", "norm1."),
+    ("layernorm_after.", "norm2."),
+)
+"""Theirs and ours of a block's parts, without its attention."""
+ENCODER_NAMES = (
+    ("attention.q_proj.", "attention.query."),  # as transformers 5 has them in memory
+    ("attention.k_proj.", "attention.key."),
+    ("attention.v_proj.", "attention.value."),
+    ("attention.o_proj.", "attention.proj."),
+    ("mlp.", ""),
+    *BLOCK_NAMES,
+    ("layernorm.", "norm."),
+)
+"""The same of an encoder that ends with a norm; what of its attention ends in these comes first."""
+CLASSIFIER = "classifier of other classes"
+DECODER = "decoder: only pretraining rebuilds pixels"
+OUTSIDE = {"classifier.": CLASSIFIER, "decoder.": DECODER, "embeddings.mask_token": DECODER}
+"""What has no place in an encoder of pictures, by the beginning of its name, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,37 +106,27 @@ class Published:
 
 
 def read_published(
-    source: str | Path,
-    *,
-    model_types: Mapping[str, str],
-    must: Mapping[str, Any],
-    is_accepted: bool = False,
-    tell: Callable[[str], None] = lambda text: None,
+    wanted: Wanted, *, model_types: Mapping[str, str], must: Mapping[str, Any]
 ) -> Published:
     """Read a folder of transformers, or fetch it from the hub.
 
     Args:
-        source: a folder in the hub's layout, a hub id, or the name of a known model.
+        wanted: its source is a folder in the hub's layout, a hub id, or the name of a known model.
         model_types: what its `model_type` may be, each with a model of that kind to name.
         must: entries of config.json that the arithmetic depends on; one that is missing is right.
-        is_accepted: fetch weights for non-commercial use alone, too.
-        tell: is told what is done.
 
     Raises:
         WeightsError: no such source, or another network.
         ConfigError, OutputError: it cannot be fetched; the text says what to do.
     """
-    fetched = find_network(source, with_tokenizer=False, is_accepted=is_accepted, tell=tell)
+    source = wanted.source
+    fetched = find_network(
+        source, with_tokenizer=False, is_accepted=wanted.is_accepted, tell=wanted.tell
+    )
     folder = fetched.folder
-    name = folder.resolve().name if Path(source).expanduser().is_dir() else str(source)
-    try:
-        said: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = said["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise WeightsError(
-            f"reading the encoder {name}: its config.json is missing or no model's ({exc!r}). "
-            "Needed is the whole folder as the hub has it."
-        ) from exc
+    name = folder.resolve().name if Path(source).expanduser().is_dir() else source
+    said = read_config(folder, name)
+    kind = said["model_type"]
     other = {key: said[key] for key, value in must.items() if said.get(key, value) != value}
     if kind not in model_types or other:
         examples = ", ".join(model_types.values())
@@ -117,6 +144,40 @@ def read_published(
         sha256=weights.sha256,
         normalisation=_normalisation(folder),
     )
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """The config.json of a folder, which says `model_type`.
+
+    Args:
+        folder: in the hub's layout.
+        name: what it is called in errors.
+
+    Raises:
+        WeightsError: there is none, or it is no model's.
+    """
+    try:
+        said: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        _ = said["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise WeightsError(
+            f"reading the encoder {name}: its config.json is missing or no model's ({exc!r}). "
+            "Needed is the whole folder as the hub has it."
+        ) from exc
+    return said
+
+
+@contextmanager
+def describing(published: Published) -> Iterator[None]:
+    """Say of which weights a shape is that cannot be.
+
+    Raises:
+        WeightsError: building it out of config.json raised KeyError, TypeError or ValueError.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as exc:
+        raise WeightsError(f"reading the encoder {published.name}: {exc}") from exc
 
 
 def numbers_of(published: Published, names: Mapping[str, str]) -> dict[str, int]:
@@ -143,6 +204,82 @@ def numbers_of(published: Published, names: Mapping[str, str]) -> dict[str, int]
     return found
 
 
+def left_out(stem: str, reasons: Mapping[str, str]) -> str | None:
+    """Why a tensor has no place.
+
+    Args:
+        stem: its name, without what wraps the encoder.
+        reasons: by what such names begin with.
+    """
+    return next((why for begin, why in reasons.items() if stem.startswith(begin)), None)
+
+
+def renamed(name: str, pieces: Iterable[tuple[str, str]]) -> str:
+    """A name with pieces of it replaced, one after the other: theirs and ours."""
+    for theirs, ours in pieces:
+        name = name.replace(theirs, ours)
+    return name
+
+
+def patch_matrix(kernel: Tensor) -> Tensor:
+    """Weights of a convolution over patches as ours: [D, colour, ...] -> [D, values]."""
+    return kernel.movedim(1, -1).flatten(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """What the tensors of a transformer are called here."""
+
+    wrap: str
+    """What names begin with where a classifier is around the encoder."""
+    outside: Mapping[str, str]
+    """Beginnings of the names of tensors that have no place, and why."""
+    pieces: tuple[tuple[str, str], ...]
+    """Theirs and ours, in the order in which they are replaced."""
+
+    def tensors(self, name: str, value: Tensor) -> dict[str, Tensor] | str:
+        """Where a tensor goes; see `Rename`. A patch convolution becomes a matrix."""
+        stem = name.removeprefix(self.wrap)
+        if why := left_out(stem, self.outside):
+            return why
+        if stem == "embeddings.cls_token":
+            return {"cls": value.flatten()}
+        if stem == "embeddings.position_embeddings":
+            return {"positions": value[0]}
+        return {renamed(stem, self.pieces): patch_matrix(value) if value.ndim == 4 else value}
+
+
+def load_encoder(
+    published: Published,
+    build: Callable[[Any], nn.Module],
+    shape: Any,  # noqa: ANN401 - each network has its own
+    rename: Rename,
+    *,
+    heads: int | None = None,
+) -> Loaded:
+    """Published tensors as those of a network's `encoder`.
+
+    Args:
+        published: the folder.
+        build: makes the encoder of a shape.
+        shape: of the encoder.
+        rename: says where each tensor goes.
+        heads: of its attention, for the report.
+
+    Raises:
+        WeightsError: see `place`.
+    """
+    with torch.device("meta"):  # no time for random weights: every one is replaced
+        encoder = build(shape)
+    state, report = place(published, rename, encoder, heads=heads)
+    return Loaded(
+        shape=shape,
+        tensors={f"encoder.{name}": value for name, value in state.items()},
+        report=report,
+        normalisation=published.normalisation,
+    )
+
+
 def place(
     published: Published, rename: Rename, encoder: nn.Module, *, heads: int | None = None
 ) -> tuple[dict[str, Tensor], WeightsReport]:
@@ -159,33 +296,24 @@ def place(
             unknown, there twice, not finite or of another shape.
     """
     state: dict[str, Tensor] = {}
-    used, left_out, unknown = [], {}, []
+    used, outside, unknown = [], {}, []
     notes: tuple[str, ...] = ()
     for name, value in published.tensors.items():
         ours = rename(name, value)
         if isinstance(ours, str):
-            left_out[name] = ours
+            outside[name] = ours
         elif not ours or ours.keys() & state.keys():
             unknown.append(name)
         else:
             used.append(name)
             state.update(ours)
-    wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
     if published.said.get("qkv_bias") is False:
+        wanted = encoder.state_dict()
         lacking = [name for name in wanted if name.endswith(QKV_BIASES) and name not in state]
-        state |= {name: torch.zeros(wanted[name]) for name in lacking}
+        state |= {name: torch.zeros(wanted[name].shape) for name in lacking}
         notes = (f"has no biases of queries, keys and values: {len(lacking)} begin at 0",)
-    wrong = {
-        "unknown, or there twice; nothing is left out silently": unknown,
-        "missing": [name for name in wanted if name not in state],
-        "too many": [name for name in state if name not in wanted],
-        "of another shape": [
-            f"{name} {list(value.shape)} in place of {list(wanted[name])}"
-            for name, value in state.items()
-            if name in wanted and tuple(value.shape) != wanted[name]
-        ],
-    }
-    for what, names in wrong.items():
+    wrong = {"unknown, or there twice; nothing is left out silently": unknown}
+    for what, names in {**wrong, **misfits(state, encoder)}.items():
         if names:
             raise WeightsError(
                 f"reading the encoder {published.name}: {some(names)} {what}. The file is not "
@@ -197,12 +325,26 @@ def place(
         sha256=published.sha256,
         layout="transformers",
         used=tuple(used),
-        left_out=left_out,
+        left_out=outside,
         heads=heads,
         config_heads=heads,
         notes=notes,
     )
     return to_float32(state, source=published.name), report
+
+
+def misfits(state: Mapping[str, Tensor], encoder: nn.Module) -> dict[str, list[str]]:
+    """What is wrong with tensors for an encoder: names of them, by what is wrong."""
+    wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    return {
+        "missing": [name for name in wanted if name not in state],
+        "too many": [name for name in state if name not in wanted],
+        "of another shape": [
+            f"{name} {list(value.shape)} in place of {list(wanted[name])}"
+            for name, value in state.items()
+            if name in wanted and tuple(value.shape) != wanted[name]
+        ],
+    }
 
 
 def _normalisation(folder: Path) -> tuple[Colours, Colours] | None:

@@ -17,18 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
 from train.models.base import Loaded, Wanted
-from train.models.videomae import initialise
-from train.models.vit import cut_patches
-
-if TYPE_CHECKING:
-    from train.models.published import Published
+from train.models.blocks import Block, Patched, PatchEncoder, initialise
+from train.models.published import (
+    ENCODER_NAMES,
+    OUTSIDE,
+    PLAIN_BLOCKS,
+    Naming,
+    Published,
+    describing,
+    load_encoder,
+    numbers_of,
+    read_published,
+)
 
 APART = -100.0
 """Added to the score of two patches that the edge of the picture lies between; as published."""
@@ -37,7 +42,7 @@ MERGED_EPS = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SwinConfig:
+class SwinConfig(Patched):
     """Shape of an encoder; the defaults are Swin-B."""
 
     image_px: int = 224
@@ -86,11 +91,6 @@ class SwinConfig:
         """D of the tokens that come out."""
         return self.width_of(len(self.depths) - 1)
 
-    @property
-    def patch_values(self) -> int:
-        """V: pixel values of a patch."""
-        return self.patch_px**2 * 3
-
 
 SIZES: dict[str, SwinConfig] = {
     "tiny": SwinConfig(image_px=112, width=40, depths=(1, 2, 2), heads=(1, 2, 4)),
@@ -99,15 +99,12 @@ SIZES: dict[str, SwinConfig] = {
 """`base` is what is published; `tiny` trains on two CPU cores."""
 
 
-class SwinEncoder(nn.Module):
+class SwinEncoder(PatchEncoder):
     """Normalised patches of a picture to the tokens of the last stage, row by row."""
 
     def __init__(self, config: SwinConfig) -> None:
         """Build with random weights (truncated normal, 0.02); offsets within windows begin at 0."""
-        super().__init__()
-        self.config = config
-        self.patch = nn.Linear(config.patch_values, config.width)
-        """Weights over (height, width, colour): what a channels-last picture holds in a row."""
+        super().__init__(config)
         self.patch_norm = nn.LayerNorm(config.width, eps=MERGED_EPS)
         self.blocks = nn.ModuleList(
             WindowBlock(config, stage, is_shifted=bool(number % 2))
@@ -137,13 +134,9 @@ class SwinEncoder(nn.Module):
         normed_BPD: Tensor = self.norm(tokens_BPD)
         return normed_BPD
 
-    def tubelets(self, pixels_NTHWC: Tensor) -> Tensor:
-        """Cut every frame into patches.  [N, T, H, W, 3] -> [B, P, V], row by row."""
-        return cut_patches(pixels_NTHWC, self.config.patch_px)
 
-
-class WindowBlock(nn.Module):
-    """Attention within windows and MLP, each after a LayerNorm and added to what came in."""
+class WindowBlock(Block):
+    """A block whose attention stays within windows."""
 
     apart_MQQ: Tensor
 
@@ -155,16 +148,12 @@ class WindowBlock(nn.Module):
             stage: that it is in.
             is_shifted: whether it is one of those whose windows lie half a window further.
         """
-        super().__init__()
         width, side = config.width_of(stage), config.side_of(stage)
+        attention = WindowAttention(width, config.heads[stage], config.window)
+        super().__init__(width, attention, int(config.mlp_ratio * width), config.norm_eps)
         self.window = config.window
         # A single window holds the whole picture: shifted, it would hold the same.
         self.shift = config.window // 2 if is_shifted and side > config.window else 0
-        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.attention = WindowAttention(width, config.heads[stage], config.window)
-        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
-        self.fc1 = nn.Linear(width, int(config.mlp_ratio * width))
-        self.fc2 = nn.Linear(int(config.mlp_ratio * width), width)
         mask = edge_mask(side, config.window, self.shift)
         self.register_buffer("apart_MQQ", mask, persistent=False)
 
@@ -179,7 +168,7 @@ class WindowBlock(nn.Module):
         if self.shift:
             seen_BHWD = seen_BHWD.roll((self.shift, self.shift), dims=(1, 2))
         map_BHWD = map_BHWD + seen_BHWD
-        mixed: Tensor = map_BHWD + self.fc2(F.gelu(self.fc1(self.norm2(map_BHWD))))
+        mixed: Tensor = map_BHWD + self.mlp(map_BHWD)
         return mixed
 
 
@@ -272,64 +261,36 @@ def offset_places(window: int) -> Tensor:
 
 # --- published weights ---
 
-_MUST = {
-    "hidden_act": "gelu",
-    "num_channels": 3,
-    "use_absolute_embeddings": False,
-}
-_LEFT_OUT = {
-    "classifier.": "classifier of other classes",
-    "decoder.": "decoder: only pretraining rebuilds pixels",
-    "embeddings.mask_token": "decoder: only pretraining rebuilds pixels",
-}
-_NAMES = (
-    ("embeddings.patch_embeddings.projection.", "patch."),
-    ("embeddings.norm.", "patch_norm."),
-    ("attention.self.", "attention."),
-    ("attention.output.dense.", "attention.proj."),
-    ("attention.q_proj.", "attention.query."),  # as transformers 5 has them in memory
-    ("attention.k_proj.", "attention.key."),
-    ("attention.v_proj.", "attention.value."),
-    ("attention.o_proj.", "attention.proj."),
-    ("attention.relative_position_bias.", "attention."),
-    ("relative_position_bias_table", "offsets"),
-    ("mlp.", ""),
-    ("intermediate.dense.", "fc1."),
-    ("output.dense.", "fc2."),
-    ("layernorm_before.", "norm1."),
-    ("layernorm_after.", "norm2."),
-    ("layernorm.", "norm."),
-    ("downsample.reduction.", "linear."),
-    ("downsample.norm.", "norm."),
+_NAMING = Naming(
+    wrap="swin.",
+    outside=OUTSIDE,
+    pieces=(
+        ("embeddings.patch_embeddings.projection.", "patch."),
+        ("embeddings.norm.", "patch_norm."),
+        ("attention.self.", "attention."),
+        ("attention.output.dense.", "attention.proj."),
+        ("attention.relative_position_bias.", "attention."),
+        ("relative_position_bias_table", "offsets"),
+        *ENCODER_NAMES,
+        ("downsample.reduction.", "linear."),
+        ("downsample.norm.", "norm."),
+    ),
 )
-"""Theirs and ours, in the order in which they are replaced."""
 
 
 def load(wanted: Wanted) -> Loaded:
     """Swin into an encoder; the shape is theirs."""
-    from train.models.published import place, read_published
-
     published = read_published(
-        wanted.source,
+        wanted,
         model_types={"swin": "microsoft/swin-base-patch4-window7-224-in22k"},
-        must=_MUST,
-        is_accepted=wanted.is_accepted,
-        tell=wanted.tell,
+        must={**PLAIN_BLOCKS, "use_absolute_embeddings": False},
     )
     shape = shape_of(published)
-    with torch.device("meta"):  # no time for random weights: every one is replaced
-        encoder = SwinEncoder(shape)
 
     def rename_here(name: str, value: Tensor) -> Mapping[str, Tensor] | str:
         return rename(name, value, shape)
 
-    state, report = place(published, rename_here, encoder)
-    return Loaded(
-        shape=shape,
-        tensors={f"encoder.{name}": value for name, value in state.items()},
-        report=report,
-        normalisation=published.normalisation,
-    )
+    return load_encoder(published, SwinEncoder, shape, rename_here)
 
 
 def shape_of(published: Published) -> SwinConfig:
@@ -338,9 +299,6 @@ def shape_of(published: Published) -> SwinConfig:
     Raises:
         WeightsError: it describes none.
     """
-    from train.errors import WeightsError
-    from train.models.published import numbers_of
-
     names = {
         "image_px": "image_size",
         "patch_px": "patch_size",
@@ -348,7 +306,7 @@ def shape_of(published: Published) -> SwinConfig:
         "window": "window_size",
     }
     numbers, said = numbers_of(published, names), published.said
-    try:
+    with describing(published):
         return SwinConfig(
             depths=tuple(map(int, said["depths"])),
             heads=tuple(map(int, said["num_heads"])),
@@ -356,23 +314,18 @@ def shape_of(published: Published) -> SwinConfig:
             norm_eps=float(said.get("layer_norm_eps", 1e-5)),
             **numbers,
         )
-    except (KeyError, TypeError, ValueError) as exc:
-        raise WeightsError(f"reading the encoder {published.name}: {exc}") from exc
 
 
 def rename(name: str, value: Tensor, shape: SwinConfig) -> Mapping[str, Tensor] | str:
     """Where a tensor of transformers goes; see `train.models.published.Rename`."""
-    stem = name.removeprefix("swin.")
-    outside = next((why for begin, why in _LEFT_OUT.items() if stem.startswith(begin)), None)
-    if outside is not None:
-        return outside
-    if stem.endswith("relative_position_index"):
+    if name.endswith("relative_position_index"):
         if torch.equal(value.flatten().long(), offset_places(shape.window).flatten()):
             return "where offsets lie, which follows from the window"
         return {}
-    ours = stem
-    for theirs, own in _NAMES:
-        ours = ours.replace(theirs, own)
+    found = _NAMING.tensors(name, value)
+    if isinstance(found, str):
+        return found
+    ((ours, value),) = found.items()
     if ours.startswith("encoder.layers."):
         stage, _, rest = ours.removeprefix("encoder.layers.").partition(".")
         ours = f"merges.{stage}.{rest}"
@@ -381,6 +334,4 @@ def rename(name: str, value: Tensor, shape: SwinConfig) -> Mapping[str, Tensor] 
             ours = f"blocks.{sum(shape.depths[: int(stage)]) + int(number)}.{rest}"
     if ours.endswith(".offsets") and len(value) == (2 * shape.window - 1) ** 2:
         value = value.unflatten(0, (2 * shape.window - 1, -1))
-    if value.ndim == 4:  # the patch convolution: [D, colour, H, W] -> [D, values]
-        value = value.permute(0, 2, 3, 1).flatten(1)
     return {ours: value}

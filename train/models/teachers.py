@@ -86,6 +86,12 @@ class TeacherConfig:
         return self.scene == "attention" or self.text_width > 0
 
 
+PLAIN = TeacherConfig(scene="linear")
+"""Five linear classifiers and no teachers."""
+OWN = TeacherConfig(scene="own")
+"""A network that brings a scene head of its own."""
+
+
 class SelfCrossAttention(nn.Module):
     """Attention among the scores of all classes of all levels; 211 parameters.
 

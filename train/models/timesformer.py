@@ -11,32 +11,31 @@ one, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
-from train.models.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PLAIN,
-    FeatureModel,
-    Kind,
-    Loaded,
-    Wanted,
+from train.models.base import FeatureModel, Kind, Loaded, Wanted
+from train.models.blocks import Attention, Block, Patched, TokenEncoder, check_multiples
+from train.models.published import (
+    CLASSIFIER,
+    ENCODER_NAMES,
+    PLAIN_BLOCKS,
+    TOKEN_NUMBERS,
+    Naming,
+    describing,
+    load_encoder,
+    numbers_of,
+    read_published,
 )
-from train.models.videomae import initialise
-from train.models.vit import Attention, Block, cut_patches
-
-if TYPE_CHECKING:
-    from train.models.teachers import TeacherConfig
+from train.warmstart import warm_start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimeSformerConfig:
+class TimeSformerConfig(Patched):
     """Shape of an encoder; the defaults are TimeSformer-B, divided space-time attention."""
 
     frames: int = 8
@@ -50,22 +49,7 @@ class TimeSformerConfig:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not divide."""
-        for whole, part in (("image_px", "patch_px"), ("width", "heads")):
-            if getattr(self, whole) % getattr(self, part):
-                raise ValueError(
-                    f"an encoder of {whole}={getattr(self, whole)} and "
-                    f"{part}={getattr(self, part)}: {whole} must be a multiple of {part}."
-                )
-
-    @property
-    def patches(self) -> int:
-        """P: patches of one frame."""
-        return (self.image_px // self.patch_px) ** 2
-
-    @property
-    def patch_values(self) -> int:
-        """V: pixel values of a patch."""
-        return self.patch_px**2 * 3
+        check_multiples(self, ("image_px", "patch_px"), ("width", "heads"))
 
 
 SIZES: dict[str, TimeSformerConfig] = {
@@ -76,40 +60,20 @@ SIZES: dict[str, TimeSformerConfig] = {
 """`base` is what is published; `tiny` trains on two CPU cores."""
 
 
-class TimeSformerEncoder(nn.Module):
+class TimeSformerEncoder(TokenEncoder):
     """Normalised patches of a clip's frames to its CLS token and one token a patch."""
 
     def __init__(self, config: TimeSformerConfig) -> None:
         """Build with random weights (truncated normal, 0.02); times begin at zero."""
-        super().__init__()
-        self.config = config
-        self.patch = nn.Linear(config.patch_values, config.width)
-        """Weights over (height, width, colour): what a channels-last picture holds in a row."""
-        self.cls = nn.Parameter(torch.empty(config.width))
-        self.positions = nn.Parameter(torch.empty(1 + config.patches, config.width))
+        super().__init__(config, lambda: DividedBlock(config))
         self.times = nn.Parameter(torch.zeros(config.frames, config.width))
-        self.blocks = nn.ModuleList(DividedBlock(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.apply(initialise)
-        for table in (self.cls, self.positions):
-            nn.init.trunc_normal_(table, std=0.02, a=-0.04, b=0.04)
 
     def forward(self, patches_XPV: Tensor) -> Tensor:
         """Encode clips.  [N T, P, V] -> tokens [N, 1 + T P, D], after the last norm."""
         config = self.config
         patches_XPD = self.patch(patches_XPV) + self.positions[1:]
         patches_NTPD = patches_XPD.unflatten(0, (-1, config.frames)) + self.times[:, None]
-        first_D = self.cls + self.positions[0]
-        first_N1D = first_D.expand(patches_NTPD.shape[0], 1, -1)
-        tokens_NXD = torch.cat((first_N1D, patches_NTPD.flatten(1, 2)), dim=1)
-        for block in self.blocks:
-            tokens_NXD = block(tokens_NXD)
-        normed_NXD: Tensor = self.norm(tokens_NXD)
-        return normed_NXD
-
-    def tubelets(self, pixels_NTHWC: Tensor) -> Tensor:
-        """Cut every frame into patches.  [N, T, H, W, 3] -> [N T, P, V], row by row."""
-        return cut_patches(pixels_NTHWC, self.config.patch_px)
+        return self.encode(patches_NTPD.flatten(1, 2))
 
 
 class DividedBlock(Block):
@@ -117,7 +81,8 @@ class DividedBlock(Block):
 
     def __init__(self, config: TimeSformerConfig) -> None:
         """Build one of `depth` equal blocks."""
-        super().__init__(config.width, config.heads, config.mlp_width, config.norm_eps)
+        attention = Attention(config.width, config.heads)
+        super().__init__(config.width, attention, config.mlp_width, config.norm_eps)
         self.frames, self.patches = config.frames, config.patches
         self.time_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.time_attention = Attention(config.width, config.heads)
@@ -159,16 +124,8 @@ class TimeSformer(FeatureModel):
     kind = "timesformer"
     undecayed = frozenset(("cls", "positions", "times"))
 
-    def __init__(
-        self,
-        config: TimeSformerConfig,
-        classes: Mapping[str, int],
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        teachers: TeacherConfig = PLAIN,
-    ) -> None:
-        """Build with random weights; see `GeoModel`."""
-        super().__init__(config, classes, mean, std, teachers)
+    def add_layers(self, config: TimeSformerConfig) -> None:
+        """The encoder; weights begin at random."""
         self.encoder = TimeSformerEncoder(config)
         self.add_heads()
 
@@ -180,46 +137,24 @@ class TimeSformer(FeatureModel):
         return feature_ND
 
 
-def warm_start(model: TimeSformer, clips_NTHWC: Tensor) -> None:
-    """Wide weights, and principal components as the patch embedding."""
-    from train.warmstart import start_from_components, widen_weights
-
-    widen_weights(model.encoder)
-    start_from_components(model, clips_NTHWC)
-
-
 # --- published weights ---
 
-_MUST = {
-    "attention_type": "divided_space_time",
-    "hidden_act": "gelu",
-    "num_channels": 3,
-}
-_NUMBERS = {
-    "frames": "num_frames",
-    "width": "hidden_size",
-    "depth": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "mlp_width": "intermediate_size",
-    "image_px": "image_size",
-    "patch_px": "patch_size",
-}
-_NAMES = (
-    ("embeddings.patch_embeddings.projection.", "patch."),
-    ("encoder.layer.", "blocks."),
-    ("temporal_attention.output.dense.", "time_attention.proj."),
-    ("temporal_attention.attention.", "time_attention."),
-    ("temporal_layernorm.", "time_norm."),
-    ("temporal_dense.", "time_dense."),
-    ("attention.output.dense.", "attention.proj."),
-    ("attention.attention.", "attention."),
-    ("intermediate.dense.", "fc1."),
-    ("output.dense.", "fc2."),
-    ("layernorm_before.", "norm1."),
-    ("layernorm_after.", "norm2."),
-    ("layernorm.", "norm."),
+_NAMING = Naming(
+    wrap="timesformer.",
+    outside={"classifier.": CLASSIFIER},
+    pieces=(
+        ("embeddings.patch_embeddings.projection.", "patch."),
+        ("embeddings.time_embeddings", "times"),
+        ("encoder.layer.", "blocks."),
+        ("temporal_attention.output.dense.", "time_attention.proj."),
+        ("temporal_attention.attention.", "time_attention."),
+        ("temporal_layernorm.", "time_norm."),
+        ("temporal_dense.", "time_dense."),
+        ("attention.output.dense.", "attention.proj."),
+        ("attention.attention.", "attention."),
+        *ENCODER_NAMES,
+    ),
 )
-"""Theirs and ours, in the order in which they are replaced."""
 
 
 def load(wanted: Wanted) -> Loaded:
@@ -227,34 +162,26 @@ def load(wanted: Wanted) -> Loaded:
 
     Times of another number of frames are taken from the nearest, as transformers does.
     """
-    from train.errors import WeightsError
-    from train.models.published import numbers_of, place, read_published
-
     published = read_published(
-        wanted.source,
+        wanted,
         model_types={"timesformer": "facebook/timesformer-base-finetuned-k400"},
-        must=_MUST,
-        is_accepted=wanted.is_accepted,
-        tell=wanted.tell,
+        must={"attention_type": "divided_space_time", **PLAIN_BLOCKS},
     )
-    try:
+    numbers = numbers_of(published, {"frames": "num_frames", **TOKEN_NUMBERS})
+    with describing(published):
         eps = float(published.said.get("layer_norm_eps", 1e-6))
-        shape = TimeSformerConfig(norm_eps=eps, **numbers_of(published, _NUMBERS))
-    except (TypeError, ValueError) as exc:
-        raise WeightsError(f"reading the encoder {published.name}: {exc}") from exc
-    with torch.device("meta"):  # no time for random weights: every one is replaced
-        encoder = TimeSformerEncoder(shape)
-    state, report = place(published, rename, encoder, heads=shape.heads)
+        shape = TimeSformerConfig(norm_eps=eps, **numbers)
+    loaded = load_encoder(published, TimeSformerEncoder, shape, rename, heads=shape.heads)
     frames = wanted.shape.frames
-    if frames != shape.frames:
-        state["times"] = nearest_times(state["times"], frames)
-        note = f"trained with {shape.frames} frames; {frames} take the times of the nearest"
-        report, shape = replace(report, notes=(*report.notes, note)), replace(shape, frames=frames)
-    return Loaded(
-        shape=shape,
-        tensors={f"encoder.{name}": value for name, value in state.items()},
-        report=report,
-        normalisation=published.normalisation,
+    if frames == shape.frames:
+        return loaded
+    times_TD = nearest_times(loaded.tensors["encoder.times"], frames)
+    note = f"trained with {shape.frames} frames; {frames} take the times of the nearest"
+    return replace(
+        loaded,
+        shape=replace(shape, frames=frames),
+        tensors={**loaded.tensors, "encoder.times": times_TD},
+        report=replace(loaded.report, notes=(*loaded.report.notes, note)),
     )
 
 
@@ -265,25 +192,17 @@ def nearest_times(times_TD: Tensor, frames: int) -> Tensor:
 
 def rename(name: str, value: Tensor) -> Mapping[str, Tensor] | str:
     """Where a tensor of transformers goes; see `train.models.published.Rename`."""
-    stem = name.removeprefix("timesformer.")
-    if stem.startswith("classifier."):
-        return "classifier of other classes"
-    tables = {
-        "embeddings.cls_token": "cls",
-        "embeddings.position_embeddings": "positions",
-        "embeddings.time_embeddings": "times",
-    }
-    if stem in tables:
-        return {tables[stem]: value.flatten() if tables[stem] == "cls" else value[0]}
-    ours = stem
-    for theirs, own in _NAMES:
-        ours = ours.replace(theirs, own)
-    if ours.rpartition(".")[0].endswith("qkv"):  # rows: all queries, then all keys, then all values
-        parts = (ours.replace("qkv", part) for part in ("query", "key", "value"))
-        return dict(zip(parts, value.chunk(3), strict=True))
-    if value.ndim == 4:  # the patch convolution: [D, colour, H, W] -> [D, values]
-        value = value.permute(0, 2, 3, 1).flatten(1)
-    return {ours: value}
+    found = _NAMING.tensors(name, value)
+    if isinstance(found, str):
+        return found
+    ((ours, value),) = found.items()
+    if ours == "times":
+        return {ours: value[0]}
+    if not ours.rpartition(".")[0].endswith("qkv"):
+        return found
+    # Rows: all queries, then all keys, then all values.
+    parts = (ours.replace("qkv", part) for part in ("query", "key", "value"))
+    return dict(zip(parts, value.chunk(3), strict=True))
 
 
 KIND = Kind(

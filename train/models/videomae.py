@@ -19,6 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 
+from train.models.blocks import attend, check_multiples, initialise
+from train.models.published import BLOCK_NAMES, patch_matrix, renamed
+
 SizeName = Literal["tiny", "small", "base"]
 
 
@@ -40,16 +43,9 @@ class VideoMAEConfig:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not divide."""
-        for whole, part in (
-            ("frames", "tubelet_frames"),
-            ("image_px", "patch_px"),
-            ("width", "heads"),
-        ):
-            if getattr(self, whole) % getattr(self, part):
-                raise ValueError(
-                    f"an encoder of {whole}={getattr(self, whole)} and "
-                    f"{part}={getattr(self, part)}: {whole} must be a multiple of {part}."
-                )
+        check_multiples(
+            self, ("frames", "tubelet_frames"), ("image_px", "patch_px"), ("width", "heads")
+        )
         if self.width % 2:
             raise ValueError(f"an encoder of width={self.width}: sinusoids need an even width.")
 
@@ -148,11 +144,9 @@ class Block(nn.Module):
 
     def attend(self, tokens_NPD: Tensor) -> Tensor:
         """Scaled dot-product attention of every head, side by side.  [N, P, D] -> [N, P, D]."""
-        query, key, value = (
-            linear(tokens_NPD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for linear in (self.query, self.key, self.value)
+        return attend(
+            self.query(tokens_NPD), self.key(tokens_NPD), self.value(tokens_NPD), self.heads
         )
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 def random_tokens(clips: int, tokens: int, share: float, generator: torch.Generator) -> Tensor:
@@ -171,14 +165,6 @@ def sinusoids(positions: int, width: int) -> np.ndarray:
     angles = np.arange(positions)[:, None] * rates
     code = np.where(np.arange(width) % 2 == 0, np.sin(angles), np.cos(angles))
     return code.astype(np.float32)
-
-
-def initialise(module: nn.Module, std: float = 0.02) -> None:
-    """Give a Linear truncated-normal weights and a zero bias; leave other modules alone."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def load_transformers_state(encoder: VideoMAEEncoder, state: Mapping[str, Tensor]) -> None:
@@ -212,21 +198,11 @@ _NAMES = (
     ("attention.attention.v_bias", "value.bias"),
     ("attention.attention.", ""),
     ("attention.output.dense.", "proj."),
-    ("intermediate.dense.", "fc1."),
-    ("output.dense.", "fc2."),
-    ("layernorm_before.", "norm1."),
-    ("layernorm_after.", "norm2."),
+    *BLOCK_NAMES,
 )
 """Pieces of a transformers name and ours; the longer of two that overlap comes first."""
 
 
 def our_name(name: str) -> str:
     """The name here of a tensor that a `transformers.VideoMAEModel` calls `name`."""
-    for theirs, ours in _NAMES:
-        name = name.replace(theirs, ours)
-    return name
-
-
-def patch_matrix(kernel: Tensor) -> Tensor:
-    """Weights of the tubelet convolution as ours: [D, colour, time, H, W] -> [D, values]."""
-    return kernel.permute(0, 2, 3, 4, 1).flatten(1)
+    return renamed(name, _NAMES)

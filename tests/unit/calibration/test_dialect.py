@@ -13,8 +13,7 @@ from calibration.errors import DialectError
 from calibration.half import halve_graph
 from calibration.quantize import compact_graph, quantize_graph
 from tests.lowered import TINY, clips_of, corrected_graph, draw, kinds_of, model_of, quantized
-from train.models.geolocator import PLAIN
-from train.models.teachers import TeacherConfig
+from train.models.teachers import PLAIN, TeacherConfig
 from train.onnx_graph import build_graph, write_graph
 
 if TYPE_CHECKING:

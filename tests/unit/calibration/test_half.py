@@ -24,8 +24,7 @@ from tests.lowered import (
     run,
 )
 from tests.tolerances import FP16_GRAPH
-from train.models.geolocator import PLAIN
-from train.models.teachers import TeacherConfig
+from train.models.teachers import PLAIN, TeacherConfig
 from train.onnx_graph import build_graph
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ transformers = pytest.importorskip("transformers")
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from train.models.backbones import LoadedBackbone
+    from train.models.base import Loaded
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,15 @@ def resnet(name: str, *, classifier: bool = False) -> torch.nn.Module:
     return model
 
 
-def read(folder: Path, backbone: str, image_px: int = 64) -> LoadedBackbone:
+def read(folder: Path, backbone: str, image_px: int = 64) -> Loaded:
     shape = Shape(backbone, image_px)
     return load_backbone(Wanted(source=str(folder), shape=shape, is_still=True))
 
 
-def described(loaded: LoadedBackbone, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-    encoder = build_backbone(loaded.name, loaded.image_px).eval()
-    missing = encoder.load_state_dict(dict(loaded.tensors), strict=False)
+def described(loaded: Loaded, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    encoder = build_backbone(loaded.shape.backbone, loaded.shape.image_px).eval()
+    tensors = {name.removeprefix("encoder."): value for name, value in loaded.tensors.items()}
+    missing = encoder.load_state_dict(tensors, strict=False)
     assert not missing.unexpected_keys
     assert all(name.endswith("num_batches_tracked") for name in missing.missing_keys)
     with torch.inference_mode():
@@ -95,7 +96,7 @@ def test_a_resnet_computes_what_transformers_does(
 
 def test_weights_of_another_known_resnet_are_told_by_its_name(tmp_path: Path) -> None:
     resnet("resnet-tiny").save_pretrained(tmp_path)
-    assert read(tmp_path, "resnet50").name == "resnet-tiny"
+    assert read(tmp_path, "resnet50").shape.backbone == "resnet-tiny"
 
 
 def test_a_vit_is_that_of_image_mae_with_every_patch(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_a_vit_is_that_of_image_mae_with_every_patch(tmp_path: Path) -> None:
         torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(tmp_path)
     loaded = read(tmp_path, "vit-tiny")
-    assert (loaded.name, loaded.image_px) == ("vit-tiny", 48)
+    assert loaded.shape == Shape("vit-tiny", 48)
     in_order = torch.arange(9).expand(2, -1).float()
     with torch.inference_mode():
         wanted = model(pictures(48), noise=in_order).last_hidden_state[:, 0]

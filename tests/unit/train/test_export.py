@@ -17,9 +17,9 @@ from tests.tolerances import FP32_LOGIT
 from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from train.config import load_preset
 from train.export import ExportError, export_bundle
-from train.models.geolocator import PLAIN, Geolocator
+from train.models.geolocator import Geolocator
 from train.models.heads import HEADS
-from train.models.teachers import TeacherConfig
+from train.models.teachers import PLAIN, TeacherConfig
 from train.models.videomae import SIZES, VideoMAEConfig
 from train.onnx_graph import export_onnx
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCENES, ENCODERS = CLASSES["scene"], ("vit", "swin")
-DEEP: GeoDecoderConfig = replace(SMALL["geodecoder"], depth=3)
+DEEP: GeoDecoderConfig = replace(
+    SMALL["geodecoder"], depth=3, swin_depths=(1, 2, 1), swin_heads=(1, 2, 3)
+)
 
 
 def build(config: GeoDecoderConfig = DEEP) -> GeoDecoder:
@@ -259,7 +261,7 @@ def test_shapes_that_do_not_divide_are_refused(changes: dict[str, object], said:
 
 
 def test_what_merges_the_patches_of_swin_learns_with_the_block_after_it() -> None:
-    model = GeoDecoder(SMALL["geodecoder, of Swin"], CLASSES)  # stages of 1, 2 and 1 blocks
+    model = GeoDecoder(replace(DEEP, encoder="swin"), CLASSES)  # stages of 1, 2 and 1 blocks
     layers = {name: model.layer_of(name) for name, _ in model.named_parameters()}
     assert layers["encoder.blocks.0.fc1.weight"] == 1
     assert layers["encoder.merges.0.linear.weight"] == layers["encoder.blocks.1.fc1.weight"] == 2

@@ -208,7 +208,7 @@ def test_every_expert_is_used_once_it_has_learned_scenes(name: str) -> None:
     assert isinstance(model, Isns)
     clips, wanted = clips_for(model, 6), targets_for(6)
     optimiser = torch.optim.AdamW(model.train().parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(30):
         optimiser.zero_grad()
         loss_of(model, clips, wanted).backward()
         optimiser.step()

@@ -19,7 +19,7 @@ from tests.gpu import FakeGpu
 from tests.networks import FEW, ODD, clips_of, make
 from tests.trt import make_module, write_module
 from train import plans, torch_tensorrt
-from train.models.geolocator import PLAIN
+from train.models.teachers import PLAIN
 from train.plans import make_plans
 from train.torch_tensorrt import FlatNetwork, build_plan
 
