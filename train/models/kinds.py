@@ -81,8 +81,11 @@ def sized_shape(name: str, size: str, changes: Mapping[str, Any]) -> Any:  # noq
 
 
 def size_of(kind: Kind, shape: Any) -> str:  # noqa: ANN401
-    """The name of a shape: that of a size, or `custom`."""
-    return next((name for name, known in kind.sizes.items() if known == shape), "custom")
+    """The name of a shape: that of a size, of clips or of single pictures, or `custom`."""
+    sizes = kind.sizes.items()
+    return next(
+        (name for name, known in sizes if shape in (known, kind.one_frame(known))), "custom"
+    )
 
 
 def _frozen(value: Any) -> Any:  # noqa: ANN401
