@@ -131,8 +131,10 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         numbers = [*values, found["without"]["conflicts"]["value"], row["latency_ms"]]
         table.add_row(row["label"], *(f"{number:.1f}" for number in numbers))
     console.print(table)
+    if report["missed"]:
+        console.print("not much better than a constant answer, at the low end of the interval:")
     for line in report["missed"]:
-        console.print(f"not much better than a constant answer: {line}", markup=False)
+        console.print(line, markup=False, highlight=False)
 
 
 def rows_of(presets: set[str] | None = None) -> tuple[Row, ...]:

@@ -34,7 +34,7 @@ from train.guards import (
     with_advice,
 )
 from train.loop import Learner
-from train.models.kinds import find_kind, size_of
+from train.models.kinds import CUSTOM, find_kind, size_of
 from train.resume import FOLDER, STATE, Progress, load_state, save_state
 from train.stills import draw_stills, take_stills
 
@@ -435,9 +435,11 @@ def _announce(
 
 
 def _network(config: TrainConfig, model: GeoModel) -> str:
-    """What is trained, in a word or two; of published weights the size is theirs."""
+    """What is trained, in a word or two; weights to begin from bring their own size."""
     kind = config.model.kind
     size = size_of(find_kind(kind), model.config) if config.pretrained else config.model.size
+    if size == CUSTOM:
+        return f"{kind} on {config.pretrained}"
     return size if kind == "videomae" else f"{kind} {size}"
 
 
