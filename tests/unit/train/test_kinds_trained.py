@@ -105,6 +105,18 @@ def test_it_trains_is_measured_becomes_a_bundle_and_tags(preset: str, tmp_path: 
     assert (row["status"], bool(row["city_1"])) == ("ok", True)
 
 
+def test_scene_experts_begin_with_a_run_of_the_base_network(tmp_path: Path) -> None:
+    config = tiny("planet")
+    model, _ = build_model(config, open_sources(config), tell=str)
+    places = open_sources(config).train.places_csv
+    save_checkpoint(tmp_path / "base", model, places_csv=places, facts={})
+    base = str(tmp_path / "base")
+    said = fit(replace(tiny("isns"), pretrained=base), tmp_path / "run")
+    assert f"training isns (isns on {base}, noise" in " ".join(said.split())
+    assert "0 left out" in said
+    assert "warning: the weights" not in said
+
+
 def test_float16_is_made_of_a_traced_graph(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     config, run = tiny("timesformer"), tmp_path / "run"
@@ -193,18 +205,6 @@ def test_training_begins_with_published_weights(tmp_path: Path) -> None:
     assert facts["pretrained"] == "net"
     assert "27 tensors used, 0 left out, 2 heads" in said
     assert "warning" not in said
-
-
-def test_scene_experts_begin_with_a_run_of_the_base_network(tmp_path: Path) -> None:
-    config = tiny("planet")
-    model, _ = build_model(config, open_sources(config), tell=str)
-    places = open_sources(config).train.places_csv
-    save_checkpoint(tmp_path / "base", model, places_csv=places, facts={})
-    base = str(tmp_path / "base")
-    said = fit(replace(tiny("isns"), pretrained=base), tmp_path / "run")
-    assert f"training isns (isns on {base}, noise" in " ".join(said.split())
-    assert "0 left out" in said
-    assert "warning: the weights" not in said
 
 
 def test_pixels_unlike_those_of_the_weights_are_told(tmp_path: Path) -> None:
