@@ -68,10 +68,11 @@ def need_tests(plan: Sequence[tuple[Row, Sequence[TrainConfig]]], out: Path) -> 
 
 
 def finished(path: Path) -> dict[str, Any] | None:
-    """The evaluation of a cell that was made to its end; None for another."""
-    if not path.is_file():
+    """The evaluation of a cell that was made to its end; None for another, or a damaged one."""
+    try:
+        evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return evaluation if "cost" in evaluation else None
 
 

@@ -21,7 +21,7 @@ from geotag.cli import main as geotag
 from geotag.wish import PrecisionWish
 from tests.unit.train.test_fit import Footage, fit
 from train.build import build_model, open_sources
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoint import load_checkpoint
 from train.config import TrainConfig, load_preset
 from train.data.rendered import write_video
 from train.data.sources import SOURCES, Source
@@ -106,11 +106,8 @@ def test_it_trains_is_measured_becomes_a_bundle_and_tags(preset: str, tmp_path: 
 
 
 def test_scene_experts_begin_with_a_run_of_the_base_network(tmp_path: Path) -> None:
-    config = tiny("planet")
-    model, _ = build_model(config, open_sources(config), tell=str)
-    places = open_sources(config).train.places_csv
-    save_checkpoint(tmp_path / "base", model, places_csv=places, facts={})
     base = str(tmp_path / "base")
+    fit(tiny("planet"), tmp_path / "base")
     said = fit(replace(tiny("isns"), pretrained=base), tmp_path / "run")
     assert f"training isns (isns on {base}, noise" in " ".join(said.split())
     assert "0 left out" in said
