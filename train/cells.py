@@ -18,7 +18,7 @@ import torch
 
 from engines.choose import usable_cores
 from train.build import clip_frames, open_test
-from train.checkpoint import EVALUATION, load_checkpoint
+from train.checkpoint import EVALUATION, CheckpointError, load_checkpoint
 from train.count import cost_of
 from train.errors import TrainError
 from train.evaluate import evaluate_run
@@ -134,7 +134,10 @@ def cell_of(
             console=console,
             is_accepted=is_accepted,
         )
-    model, _ = load_checkpoint(folder)
+    try:
+        model, _ = load_checkpoint(folder)
+    except CheckpointError as exc:
+        raise TrainError(f"{exc} For a table: delete the folder, and repeat the command.") from exc
     cost = cost_of(model)
     looks = clip_frames(config.model) if row.still == "every" else 1
     evaluation = evaluate_run(

@@ -169,6 +169,10 @@ def test_a_finished_cell_is_not_made_again(
     path = cells.cell_path(row, config, tmp_path)
     path.write_text(path.read_text()[:100])
     assert cell_of(row, config, tmp_path, workers=0, console=console) == first
+    path.write_text("")
+    (path.parent / "model.safetensors").write_text("")
+    with pytest.raises(TrainError, match="delete the folder"):
+        cell_of(row, config, tmp_path, workers=0, console=console)
 
 
 def test_a_cell_that_was_cut_off_goes_on_and_ends_as_if_it_had_not(
