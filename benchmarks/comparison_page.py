@@ -114,11 +114,20 @@ def main() -> int:
     if result is None:
         print(
             f"writing {arguments.out}: there is no {RESULTS}/leaderboard_*.json. Make one with "
-            "python benchmarks/leaderboard.py --save NAME, or name another.",
+            "python benchmarks/leaderboard.py --save leaderboard_NAME, or name another.",
             file=sys.stderr,
         )
         return 2
-    text = page(json.loads(result.read_text(encoding="utf-8")))
+    try:
+        text = page(json.loads(result.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        print(
+            f"writing {arguments.out}: {result} is no result of "
+            f"benchmarks/leaderboard.py ({exc!r}). Give the JSON file that its --save wrote into "
+            "benchmarks/results.",
+            file=sys.stderr,
+        )
+        return 2
     arguments.out.write_text(text, encoding="utf-8", newline="\n")
     print(f"written to {arguments.out}")
     return 0
@@ -238,7 +247,7 @@ def _joined(values: Sequence[float]) -> str:
 def _routed(row: Record) -> str:
     return "\n".join(
         f"* {row['label']}, {division}: "
-        + ", ".join(
+        + "; ".join(
             f"{name} {100 * shares['mean_share']:.0f} ({100 * shares['largest']:.0f})"
             for name, shares in routes.items()
         )

@@ -2,7 +2,7 @@ r"""How do all systems of the comparison do on the rendered world, at the same s
 
     python -m train.pack rendered --out rendered --clips 4000 --frames 16 --image-px 112 \
         --quality 92
-    python benchmarks/leaderboard.py --data shards:rendered --save NAME
+    python benchmarks/leaderboard.py --data shards:rendered --save leaderboard_NAME
     python benchmarks/comparison_page.py    # writes docs/comparison.md from what was saved
 
 Every system of the tables `sota`, `image-video` and `additions` is trained at the size and with
@@ -33,11 +33,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.record import machine, save
 from engines.bundle import LEVELS, read_bundle
 from engines.choose import inference_threads, usable_cores
 from engines.openvino_cpu import OpenvinoEngine
+from geotag.errors import GeotagError
 from train.build import clip_frames, open_part
 from train.cells import cell_path, make_cells, need_tests
 from train.comparison import DIGITS, PaperTable, Row, read_tables, record_row
@@ -45,6 +47,7 @@ from train.config import load_preset
 from train.count import cost_of, lay_out_preset
 from train.data.city_tree import cityguessr_tree
 from train.data.clips import class_counts
+from train.errors import TrainError
 from train.evaluation.sets import spread
 from train.export import export_bundle
 from train.latency import noise_clip, time_in_turns
@@ -78,13 +81,18 @@ TURNS = 40
 def main() -> int:
     """Make what is not made yet, measure, print the JSON line.  -> the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="packed clips of the rendered world")
+    parser.add_argument("--data", required=True, help="shards:FOLDER, of the rendered world")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each run")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each system")
     parser.add_argument("--presets", help="some of the systems alone, by preset, with commas")
     parser.add_argument("--workers", type=int, default=0, help="processes that read clips")
     parser.add_argument("--out", type=Path, default=Path("runs/leaderboard"), help="the cells")
-    parser.add_argument("--save", help="also keep the JSON as benchmarks/results/NAME.json")
+    parser.add_argument(
+        "--save",
+        metavar="NAME",
+        help="also keep the JSON as benchmarks/results/NAME.json; the page is written of the last "
+        "that begins with leaderboard_",
+    )
     arguments = parser.parse_args()
     console = Console(stderr=True)
     try:
@@ -101,13 +109,32 @@ def main() -> int:
             )
         )
         report = measure(plan, arguments.out, workers=arguments.workers, console=console)
+    except GeotagError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return exc.exit_code
     except KeyboardInterrupt:
         print("stopped. What is finished is kept; to go on, repeat the command.", file=sys.stderr)
         return 130
     if arguments.save:
         save(report, arguments.save)
+    show(report, console)
     print(json.dumps(report))
     return int(bool(report["missed"]))
+
+
+def show(report: Mapping[str, Any], console: Console) -> None:
+    """The ranking for people, and what failed."""
+    table = Table("top-1 %", *LEVELS, "conflicts %", "ms a clip", title=report["measured_on"])
+    for row in report["rows"]:
+        found = row["decodings"]
+        values = [found[SHOWN][level]["value"] for level in LEVELS]
+        numbers = [*values, found["without"]["conflicts"]["value"], row["latency_ms"]]
+        table.add_row(row["label"], *(f"{number:.1f}" for number in numbers))
+    console.print(table)
+    if report["missed"]:
+        console.print("not much better than a constant answer, at the low end of the interval:")
+    for line in report["missed"]:
+        console.print(line, markup=False, highlight=False)
 
 
 def rows_of(presets: set[str] | None = None) -> tuple[Row, ...]:
@@ -115,9 +142,16 @@ def rows_of(presets: set[str] | None = None) -> tuple[Row, ...]:
 
     Args:
         presets: those that are wanted; None for all.
+
+    Raises:
+        TrainError: one of them is in none of the tables.
     """
     tables = read_tables()
     rows = [row for name in TABLES if name in tables for row in tables[name].rows]
+    if unknown := sorted((presets or set()) - (known := {row.preset for row in rows})):
+        raise TrainError(
+            f"ranking {', '.join(unknown)}: the tables have {', '.join(sorted(known))}."
+        )
     found = {(row.preset, row.still): row for row in reversed(rows)}  # the first label counts
     return tuple(
         row
@@ -183,9 +217,7 @@ def measure(plan: Plan, out: Path, *, workers: int, console: Console) -> dict[st
         "rows": records,
         "missed": missed(records, floor),
         **machine("numpy", "openvino", "torch"),
-        "command": plain_command(
-            shlex.join(["python", "benchmarks/leaderboard.py", *sys.argv[1:]])
-        ),
+        "command": " ".join(["python", SCRIPT, plain_command(shlex.join(sys.argv[1:]))]).rstrip(),
     }
 
 

@@ -20,7 +20,7 @@ from engines.choose import usable_cores
 from geotag.device.files import MACHINE
 from geotag.device.system import read_cpu
 from train.build import clip_frames, open_test
-from train.checkpoint import EVALUATION, load_checkpoint
+from train.checkpoint import EVALUATION, CheckpointError, load_checkpoint
 from train.count import cost_of
 from train.errors import TrainError
 from train.evaluate import evaluate_run
@@ -70,10 +70,11 @@ def need_tests(plan: Sequence[tuple[Row, Sequence[TrainConfig]]], out: Path) -> 
 
 
 def finished(path: Path) -> dict[str, Any] | None:
-    """The evaluation of a cell that was made to its end; None for another."""
-    if not path.is_file():
+    """The evaluation of a cell that was made to its end; None for another, or a damaged one."""
+    try:
+        evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    evaluation: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return evaluation if "cost" in evaluation else None
 
 
@@ -135,7 +136,10 @@ def cell_of(
             console=console,
             is_accepted=is_accepted,
         )
-    model, _ = load_checkpoint(folder)
+    try:
+        model, _ = load_checkpoint(folder)
+    except CheckpointError as exc:
+        raise TrainError(f"{exc} For a table: delete the folder, and repeat the command.") from exc
     cost = cost_of(model)
     looks = clip_frames(config.model) if row.still == "every" else 1
     evaluation = evaluate_run(

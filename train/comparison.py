@@ -200,8 +200,10 @@ def show_table(record: Mapping[str, Any], console: Console) -> None:
     intervals = "95 % intervals" if is_wide else "intervals in the JSON"
     heading = (
         f"{record['title']}: ours, top-1 % on {record['measured_on']}, {record['seeds']} seed(s), "
-        f"{intervals}; {PAPER}'s on {record['published_on']}"
+        f"{intervals}"
     )
+    if any(row["published"] is not None for row in record["rows"]):
+        heading += f"; {PAPER}'s on {record['published_on']}"
     table = Table(title=heading, box=box.SIMPLE_HEAD, padding=(0, int(is_wide), 0, 0))
     table.add_column("", min_width=11)
     for head in () if is_narrow else ("param.\nM", "GMAC\na clip"):

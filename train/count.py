@@ -1,7 +1,8 @@
 """Parameters and multiplications of networks, counted: nothing is downloaded, trained or run.
 
     python -m train.count                    # every size of every kind
-    python -m train.count timesformer paper  # the sizes of a kind, the network of a preset
+    python -m train.count vit paper          # the sizes of a kind, the network of a preset
+    python -m train.count planet             # both, where a preset is called as its kind
 
 A multiplication with an addition (MAC) is counted once, those of matrix products, convolutions and
 attention, for one clip. The network is laid out without weights, so that the largest takes no
@@ -92,15 +93,17 @@ def lay_out(
 @app.command()
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Presets and kinds of network. Default: all kinds.")
+        list[str] | None,
+        typer.Argument(help="Presets and kinds of network. Default: every size of every kind."),
     ] = None,
 ) -> None:
     """Count parameters and multiplications of networks for the classes of CityGuessr68k."""
     with telling(Console(stderr=True), stopped="stopped"):
         classes = class_counts(cityguessr_tree().hierarchy)
         table = Table("network", "clip", "parameters, M", "without heads, M", "GMAC a clip")
-        for name in names or list(KINDS):
-            for label, model in _named(name, classes):
+        networks = (_named(name, classes) for name in names or ())
+        for several in networks if names else (_sizes(name, classes) for name in KINDS):
+            for label, model in several:
                 frames, height, width, _ = model.clip_shape
                 cost = cost_of(model)
                 table.add_row(
@@ -114,23 +117,34 @@ def main(
 
 
 def _named(name: str, classes: Mapping[str, int]) -> list[tuple[str, GeoModel]]:
-    """The networks that a name stands for, each with what it is called.
+    """The networks that a name stands for, each with what it is called: a preset's comes first.
 
     Raises:
         TrainError: it is neither a kind nor a preset.
     """
-    if name in KINDS:
-        kind = find_kind(name)
-        plain = TeacherConfig(scene="none" if "none" in kind.scenes else kind.scenes[0])
-        return [
-            (f"{name} {size}", lay_out(name, shape, classes, plain))
-            for size, shape in kind.sizes.items()
-        ]
+    presets = preset_names()
+    sizes = _sizes(name, classes) if name in KINDS else []
+    if sizes and name not in presets:
+        return sizes
     try:
-        return [(name, lay_out_preset(name, classes))]
+        return [(name, lay_out_preset(name, classes)), *sizes]
     except ValueError as exc:
-        known = ", ".join((*KINDS, *preset_names()))
-        raise TrainError(f"counting {name!r}: it is none of {known} ({exc}).") from exc
+        if name in presets or name.endswith(".toml"):
+            raise TrainError(f"counting {name!r}: {exc}") from exc
+        raise TrainError(
+            f"counting {name!r}: it is no kind of network ({', '.join(KINDS)}) and no preset "
+            f"({', '.join(presets)}, or a .toml file of your own)."
+        ) from exc
+
+
+def _sizes(name: str, classes: Mapping[str, int]) -> list[tuple[str, GeoModel]]:
+    """Every size of a kind."""
+    kind = find_kind(name)
+    plain = TeacherConfig(scene="none" if "none" in kind.scenes else kind.scenes[0])
+    return [
+        (f"{name} {size}", lay_out(name, shape, classes, plain))
+        for size, shape in kind.sizes.items()
+    ]
 
 
 def lay_out_preset(name: str, classes: Mapping[str, int]) -> GeoModel:

@@ -41,6 +41,7 @@ from engines.macs import count_macs
 from geotag.errors import OutputError
 from geotag.wish import PrecisionWish
 from train.checkpoint import EVALUATION, PLACES, load_checkpoint
+from train.data.clips import WORLD
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
 from train.evaluation.calibrate import uncalibrated
@@ -326,7 +327,8 @@ def _draft(
     """The bundle as far as it is known before its graphs are judged; nothing is hashed yet."""
     facts, kind = dict(record["training"]), find_kind(model.kind)
     frames, height_px, width_px, _ = model.clip_shape
-    rendered = facts.get("data") == "rendered"
+    # Packed clips of it are read as shards; their name still begins with the world's.
+    rendered = facts.get("data") == "rendered" or str(facts.get("dataset")).startswith(WORLD)
     policies = _policies(evaluation)
     outputs = {output: model.widths[output] for output in model.outputs}
     best = max(policies, key=lambda policy: policy.city_top1 or 0.0)

@@ -88,11 +88,16 @@ def main(
     pretrained: Annotated[
         str | None,
         typer.Option(
-            help="Hub id, folder or .pth of VideoMAE weights; none to start from nothing."
+            help="Hub id or folder of published weights of the preset's kind of network; of "
+            "VideoMAE also a .pth; of isns also a run of planet; none to start from nothing."
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="tiny, small or base, where nothing is pretrained.")
+        str | None,
+        typer.Option(
+            help="Of the network, where nothing is pretrained: tiny, small, base or another that "
+            "`python -m train.count` lists for its kind."
+        ),
     ] = None,
     num_heads: Annotated[
         str | None,

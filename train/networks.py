@@ -12,6 +12,9 @@ from train.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+OURS = {"checkpoint.json": "a run of train.fit", "bundle.json": "a bundle"}
+"""What a folder of ours is, by a file in it."""
+
 
 def find_network(
     source: str | Path,
@@ -37,6 +40,12 @@ def find_network(
     """
     folder, given = Path(source).expanduser(), str(source)
     if folder.is_dir():
+        if made := next((name for name in OURS if (folder / name).is_file()), None):
+            raise WeightsError(
+                f"looking for the network {given}: this folder is {OURS[made]} (it holds {made}), "
+                "and needed is a published network: a folder with config.json and the weights, or "
+                "a hub id. To go on with a run, give --resume; a run of planet may begin isns."
+            )
         return Fetched(folder=folder, revision=None)
     models = read_known()
     known = models.get(given) or next((one for one in models.values() if one.hub_id == given), None)
@@ -48,6 +57,8 @@ def find_network(
         )
     digests = None
     target = downloads_folder(given)
+    if known is None and not is_whole(target, with_tokenizer=with_tokenizer):
+        tell(f"there is no folder {given} here: it is taken for a hub id, OWNER/NAME")
     if known is not None:
         is_usual = revision in (None, known.revision)
         target = downloads_folder(known.name if is_usual else known.hub_id)

@@ -34,6 +34,7 @@ from train.guards import (
     with_advice,
 )
 from train.loop import Learner
+from train.models.kinds import CUSTOM, find_kind, size_of
 from train.resume import FOLDER, STATE, Progress, load_state, save_state
 from train.stills import draw_stills, take_stills
 
@@ -123,7 +124,7 @@ def train(
             learner.load(state.read_tensors())
             _forget_lines(run / METRICS, progress.step, world)
         if world.is_first:
-            _announce(config, sources, run, progress, console)
+            _announce(config, model, sources, run, progress, console)
         _Run(
             config=config,
             folder=run,
@@ -400,13 +401,18 @@ def seed_everything(seed: int) -> None:
 
 
 def _announce(
-    config: TrainConfig, sources: Sources, run: Path, progress: Progress, console: Console
+    config: TrainConfig,
+    model: GeoModel,
+    sources: Sources,
+    run: Path,
+    progress: Progress,
+    console: Console,
 ) -> None:
     """Say what is about to happen, and what looks wrong."""
     done = f", going on at step {progress.step}" if progress.step else ""
     console.print(
-        f"training {config.preset} ({_network(config)}, {sources.train.name}, {sources.steps} "
-        f"steps of {config.batch} clips{done}) into {run}",
+        f"training {config.preset} ({_network(config, model)}, {sources.train.name}, "
+        f"{sources.steps} steps of {config.batch} clips{done}) into {run}",
         markup=False,
         highlight=False,
     )
@@ -428,10 +434,13 @@ def _announce(
         )
 
 
-def _network(config: TrainConfig) -> str:
-    """What is trained, in a word or two."""
-    model = config.model
-    return model.size if model.kind == "videomae" else f"{model.kind} {model.size}"
+def _network(config: TrainConfig, model: GeoModel) -> str:
+    """What is trained, in a word or two; weights to begin from bring their own size."""
+    kind = config.model.kind
+    size = size_of(find_kind(kind), model.config) if config.pretrained else config.model.size
+    if size == CUSTOM:
+        return f"{kind} on {config.pretrained}"
+    return size if kind == "videomae" else f"{kind} {size}"
 
 
 def _forget_lines(path: Path, step: int, world: World) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from train.data.dataset import SamplingRange, View
     from train.data.world import Drive
 
+WORLD = "rendered world"
+"""What names of its datasets begin with, packed ones too."""
+
 
 def rendered_places_csv() -> str:
     """The class tree of the rendered world, as the text of a bundle's `places.csv`."""
@@ -64,7 +67,7 @@ class RenderedClips:
     @property
     def name(self) -> str:
         """For titles."""
-        return f"rendered world {self.split}"
+        return f"{WORLD} {self.split}"
 
     @property
     def hierarchy(self) -> Hierarchy:

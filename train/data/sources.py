@@ -86,7 +86,7 @@ def open_dataset(
             f"what can be chosen is {', '.join(source.splittings)}."
         )
     if not Path(path).expanduser().exists():
-        raise DatasetError(f"opening the dataset {spec!r}: there is no {path}.")
+        raise DatasetError(f"opening the dataset {spec!r}: there is no file or folder {path}.")
     request = Request(
         path=Path(path).expanduser(),
         split=split,

@@ -123,9 +123,9 @@ def _fusion_table(rows: Sequence[Record]) -> Table:
 def _routing_table(division: str, record: Record) -> Table:
     """How often each of several parts of a network is the most used, and its mean share."""
     table = _table(
-        f"how much {_count(record['clips'], 'clip')} use of each {division}",
+        f"routing by {division}: {_count(record['clips'], 'clip')}",
         division,
-        ["clips %", "mean share %"],
+        ["most used by % of clips", "mean share %"],
     )
     for name, shares in record["routes"].items():
         table.add_row(name, *(f"{100 * shares[part]:.1f}" for part in ("largest", "mean_share")))

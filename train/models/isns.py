@@ -280,7 +280,8 @@ def _load_run(wanted: Wanted) -> Loaded:
             f"{record['size']}; needed is a planet without album on one of {', '.join(RESNETS)}."
         )
     base: Planet = model  # type: ignore[assignment]
-    shape = replace(wanted.shape, backbone=base.config.backbone)
+    # Its classifiers read features as they are.
+    shape = replace(wanted.shape, backbone=base.config.backbone, standardised=False)
     state = {
         name: value
         for name, value in base.state_dict().items()
@@ -307,7 +308,10 @@ def _load_run(wanted: Wanted) -> Loaded:
             left_out={},
             notes=tuple(notes),
         ),
-        normalisation=(record["normalisation"]["mean"], record["normalisation"]["std"]),
+        normalisation=(
+            tuple(record["normalisation"]["mean"]),
+            tuple(record["normalisation"]["std"]),
+        ),
     )
 
 

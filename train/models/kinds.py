@@ -22,6 +22,8 @@ KINDS: dict[str, str] = {
     "geodecoder": "train.models.geodecoder",
 }
 """Name -> the module whose `KIND` says all that is to be said of it."""
+CUSTOM = "custom"
+"""Size of a shape that no size of its kind has."""
 
 
 def find_kind(name: str) -> Kind:
@@ -81,8 +83,9 @@ def sized_shape(name: str, size: str, changes: Mapping[str, Any]) -> Any:  # noq
 
 
 def size_of(kind: Kind, shape: Any) -> str:  # noqa: ANN401
-    """The name of a shape: that of a size, or `custom`."""
-    return next((name for name, known in kind.sizes.items() if known == shape), "custom")
+    """The name of a shape: that of a size, of clips or of single pictures, or CUSTOM."""
+    sizes = kind.sizes.items()
+    return next((name for name, known in sizes if shape in (known, kind.one_frame(known))), CUSTOM)
 
 
 def _frozen(value: Any) -> Any:  # noqa: ANN401

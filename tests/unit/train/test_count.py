@@ -102,7 +102,15 @@ def test_kinds_and_presets_are_counted_by_name() -> None:
     assert [line[1] for line in lines if line[:1] == ["vit"]] == ["tiny", "small", "base"]
 
 
+def test_a_preset_that_is_called_as_its_kind_is_counted_beside_its_sizes() -> None:
+    result = CliRunner().invoke(app, ["planet"])
+    lines = [line.replace("│", " ").split() for line in result.output.splitlines()]
+    assert ["planet", "1", "x", "224", "x", "224", "24.37", "23.51", "4.09"] in lines
+    assert ["planet", "resnet50", "16", "x", "224", "x", "224", "24.37", "23.51", "65.41"] in lines
+
+
 def test_an_unknown_name_is_told_with_those_there_are() -> None:
     result = CliRunner().invoke(app, ["nosuch"])
     assert result.exit_code == 2
+    assert result.output.count("mae-random") == 1
     assert "timesformer" in " ".join(result.output.split())

@@ -317,7 +317,7 @@ def test_how_much_is_used_of_each_part_is_shown() -> None:
     shares = {"mean_share": 0.375, "largest": 0.25}, {"mean_share": 0.625, "largest": 0.75}
     routes = dict(zip(("town", "country"), shares, strict=True))
     text = shown({**evaluation, "routing": {"expert": {"clips": 16, "routes": routes}}})
-    assert "how much 16 clips use of each expert" in text
+    assert "routing by expert: 16 clips" in text
     rows = [line.replace("│", " ").split() for line in text.splitlines()]
     assert ["town", "25.0", "37.5"] in rows
     assert ["country", "75.0", "62.5"] in rows

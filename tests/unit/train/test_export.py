@@ -16,6 +16,8 @@ from engines.openvino_cpu import OpenvinoEngine
 from tests.tolerances import FP32_LOGIT
 from train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from train.config import load_preset
+from train.data.clips import RenderedClips
+from train.data.dataset import SamplingRange
 from train.export import ExportError, export_bundle
 from train.models.geolocator import Geolocator
 from train.models.heads import HEADS
@@ -227,6 +229,14 @@ def test_the_card_of_a_rendered_world_says_so_first(run: Path, tmp_path: Path) -
     assert "| marginal | 50.0 | 55.0 | 60.0 | 87.5 |" in lines
     assert "| dense | 2.5 | 50.0 | 62.5 | 300 |" in lines
     assert any(line.startswith("Not for finding or following people") for line in lines)
+
+
+def test_a_model_of_packed_clips_of_the_rendered_world_is_one_of_that_world(tmp_path: Path) -> None:
+    clips = RenderedClips(split="train", clips=2, sampling=SamplingRange())
+    packed = f"{clips.name}, packed at 112 px"
+    run = make_run(tmp_path / "run", data="shards:packed", dataset=packed)
+    manifest = read_bundle(export_bundle(run, tmp_path / "bundle").path).manifest
+    assert (manifest.domain, manifest.licence) == ("rendered", "Apache-2.0")
 
 
 def test_a_model_of_roads_states_no_licence_of_its_own(tmp_path: Path) -> None:

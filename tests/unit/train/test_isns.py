@@ -17,7 +17,7 @@ from train.data.world import SCENE_GROUPS
 from train.errors import WeightsError
 from train.evaluation.scorers import Routes
 from train.losses import NO_SCENE, Targets, geo_loss
-from train.models.base import Wanted
+from train.models.base import IMAGENET_MEAN, IMAGENET_STD, Wanted
 from train.models.isns import GROUPS, SUPERCLASSES, Isns, IsnsConfig, load
 from train.models.planet import Planet, PlanetConfig
 from train.models.teachers import TeacherConfig
@@ -250,6 +250,13 @@ def test_it_begins_as_a_trained_base_network_that_answers_the_same(tmp_path: Pat
         torch.testing.assert_close(ours[level], each, rtol=0, atol=1e-4)
     assert loaded.report.source == "planet"
     assert not loaded.report.notes
+    assert loaded.normalisation == (IMAGENET_MEAN, IMAGENET_STD)
+    # Also while it trains, when standardised features would be others than its classifiers know.
+    model.train()
+    base.train()
+    heard = model(clips)["experts.city"]
+    asked = base(clips)["city"].log_softmax(1)
+    torch.testing.assert_close(heard, asked[:, None].expand_as(heard), rtol=0, atol=1e-4)
 
     elsewhere = load(replace(wanted, classes={**CLASSES, "city": 4}))
     assert not [name for name in elsewhere.tensors if name.startswith("heads.")]

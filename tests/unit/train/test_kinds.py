@@ -28,7 +28,7 @@ from tests.tolerances import FP32_LOGIT
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.errors import ExportError
 from train.graphs import graph_of, wide_starts
-from train.models.kinds import KINDS, find_kind
+from train.models.kinds import KINDS, find_kind, size_of
 
 if TYPE_CHECKING:
     from train.models.base import GeoModel
@@ -114,6 +114,13 @@ def test_it_comes_back_from_its_checkpoint(name: str, tmp_path: Path) -> None:
     clips = clips_for(model, 2)
     with torch.inference_mode():
         torch.testing.assert_close(found(clips), model(clips), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_sizes_have_their_names_for_clips_and_for_single_pictures(name: str) -> None:
+    kind = find_kind(name)
+    for size, shape in kind.sizes.items():
+        assert size_of(kind, shape) == size_of(kind, kind.one_frame(shape)) == size
 
 
 @every_kind

@@ -108,6 +108,15 @@ def test_it_trains_is_measured_becomes_a_bundle_and_tags(
     assert (row["status"], bool(row["city_1"])) == ("ok", True)
 
 
+def test_scene_experts_begin_with_a_run_of_the_base_network(tmp_path: Path) -> None:
+    base = str(tmp_path / "base")
+    fit(tiny("planet"), tmp_path / "base")
+    said = fit(replace(tiny("isns"), pretrained=base), tmp_path / "run")
+    assert f"training isns (isns on {base}, noise" in " ".join(said.split())
+    assert "0 left out" in said
+    assert "warning: the weights" not in said
+
+
 def test_float16_is_made_of_a_traced_graph(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     config, run = tiny("timesformer"), tmp_path / "run"

@@ -118,6 +118,7 @@ def test_systems_are_trained_exported_measured_and_told(
     assert min(every["latency_ms"], one["latency_ms"]) > 0
     assert found["budget"]["clips_seen"] == 4
     assert str(tmp_path) not in json.dumps(found)
+    assert found["command"].startswith("python benchmarks/leaderboard.py")
     # Given again, nothing is trained, measured on clips or exported.
     for name in ("train", "evaluate_run"):
         monkeypatch.setattr(cells, name, None)
@@ -130,7 +131,8 @@ def test_systems_are_trained_exported_measured_and_told(
 
 
 def test_the_page_tells_each_system_with_its_numbers_and_what_they_mean() -> None:
-    routing = {"expert": {"urban": {"mean_share": 0.75, "largest": 0.8}}}
+    shares = {"mean_share": 0.75, "largest": 0.8}, {"mean_share": 0.25, "largest": 0.2}
+    routing = {"expert": dict(zip(("urban", "water, ice"), shares, strict=True))}
     text = page(report(row("theirs", 40.0, published=None), row("ours", 46.0, routing=routing)))
     assert "Rendered footage ranks mechanisms, not accuracy on roads" in text
     lines = text.splitlines()
@@ -141,11 +143,36 @@ def test_the_page_tells_each_system_with_its_numbers_and_what_they_mean() -> Non
     assert f"| ours | `paper` | what it is | 21.9 | 56.9 | {published} |" in lines
     assert "| theirs | `paper` | what it is | 21.9 | 56.9 |  |" in lines
     assert "| always the most frequent place | 4.2 | 8.3 | 12.5 | 20.9 |  |  |  |  |" in lines
-    assert "* ours, expert: urban 75 (80)" in lines
+    assert "* ours, expert: urban 75 (80); water, ice 25 (20)" in lines
     assert "9,600 clips seen" in " ".join(text.split())
     for line in lines:
         if line.startswith("|"):  # as many cells as its neighbours
             assert line.count("|") in (7, 10)
+
+
+def test_the_ranking_is_shown_with_what_is_no_better_than_a_constant_answer() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    failed = "poor: city 4.0 %, a constant answer 4.2 %"
+    leaderboard.show({**report(row("ours", 46.0)), "missed": [failed]}, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [line.replace("│", " ").split() for line in text.splitlines()]
+    assert ["ours", *["46.0"] * 5, "12.0"] in lines
+    assert failed in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--data", "packed"], "opening the dataset 'packed'"),
+        (["--data", "shards:.", "--presets", "paper,nosuch"], "ranking nosuch: the tables have"),
+    ],
+)
+def test_what_cannot_be_ranked_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["leaderboard.py", *words])
+    assert leaderboard.main() == 2
+    assert capsys.readouterr().err.startswith(f"error: {told}")
 
 
 def test_the_page_is_written_from_a_result(
@@ -156,6 +183,9 @@ def test_the_page_is_written_from_a_result(
     monkeypatch.setattr("sys.argv", ["comparison_page.py", "--out", str(out)])
     assert comparison_page.main() == 2
     assert "python benchmarks/leaderboard.py" in capsys.readouterr().err
+    result.write_text("{}")
+    assert comparison_page.main() == 2
+    assert "leaderboard_a.json is no result" in capsys.readouterr().err
     result.write_text(json.dumps(report(row("ours", 46.0))))
     assert comparison_page.main() == 0
     assert out.read_text(encoding="utf-8") == page(report(row("ours", 46.0)))

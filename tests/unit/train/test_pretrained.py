@@ -410,6 +410,15 @@ def test_a_source_that_is_nothing_is_refused(source: str) -> None:
         load_pretrained(source)
 
 
+@pytest.mark.parametrize(
+    ("holds", "told"), [("checkpoint.json", "a run of train.fit"), ("bundle.json", "a bundle")]
+)
+def test_a_folder_of_ours_is_called_what_it_is(tmp_path: Path, holds: str, told: str) -> None:
+    (tmp_path / holds).write_text("{}", encoding="utf-8")
+    with pytest.raises(WeightsError, match=f"this folder is {told}"):
+        load_pretrained(tmp_path)
+
+
 def test_weights_in_half_precision_become_single(tmp_path: Path) -> None:
     model = reference(ODD, "model")
     half = {name: value.half() for name, value in model.state_dict().items()}
@@ -436,7 +445,9 @@ def test_a_network_of_the_hub_is_fetched_once_and_its_licence_asked_for(
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         with pytest.raises(ConfigError, match="non-commercial use only"):
             load_pretrained("some/encoder")
-        _, encoder, report = load_pretrained("some/encoder", is_accepted=True)
+        said: list[str] = []
+        _, encoder, report = load_pretrained("some/encoder", is_accepted=True, tell=said.append)
+        assert said[0].startswith("there is no folder some/encoder here")
         assert_same_features(encoder, model)
         assert (report.source, report.revision) == ("some/encoder", COMMIT)
         asked = len(hub.asked)

@@ -29,7 +29,7 @@ def test_a_path_ends_at_the_question_mark() -> None:
         ("nosuch:/tmp", "KIND is one of cityguessr, manifest, msls, shards"),
         ("cityguessr:", "KIND:PATH"),
         ("rendered:/tmp", "KIND:PATH"),
-        ("cityguessr:/no/such/folder", "there is no /no/such/folder"),
+        ("cityguessr:/no/such/folder", "there is no file or folder /no/such/folder"),
         ("shards:/tmp?spatial", "spatial says nothing to shards"),
         ("msls:/tmp?footage=/x", "takes partial, spatial, test-cities"),
     ],

@@ -24,6 +24,7 @@ from train.data.clips import class_counts
 from train.data.loading import Batch
 from train.data.sources import SOURCES, Source
 from train.errors import TrainError
+from train.evaluate import evaluate_run
 from train.evaluation.report import MODES
 from train.loop import Learner
 from train.tables import keep_tables, plan_table, recipe
@@ -163,6 +164,15 @@ def test_a_finished_cell_is_not_made_again(
     assert cell_of(row, config, tmp_path, workers=0, console=console) == first
     model, _ = load_checkpoint(next(tmp_path.iterdir()))
     assert first["cost"]["parameters"] == sum(each.numel() for each in model.parameters())
+    # One that was damaged is measured again, and not trained again.
+    monkeypatch.setattr(cells, "evaluate_run", evaluate_run)
+    path = cells.cell_path(row, config, tmp_path)
+    path.write_text(path.read_text()[:100])
+    assert cell_of(row, config, tmp_path, workers=0, console=console) == first
+    path.write_text("")
+    (path.parent / "model.safetensors").write_text("")
+    with pytest.raises(TrainError, match="delete the folder"):
+        cell_of(row, config, tmp_path, workers=0, console=console)
 
 
 def test_a_cell_that_was_cut_off_goes_on_and_ends_as_if_it_had_not(
@@ -245,6 +255,7 @@ def test_a_table_shows_every_decoding_above_the_published_numbers(width: int) ->
     costs = () if width == 60 else ("22.63", "56.88")
     for text in ("Title", "900 clips of a world", *costs, "The paper does not say."):
         assert text in shown
+    assert "CityGuessr68k" in shown
     found = {mode: [line for line in lines if f" {mode} " in line] for mode in MODES}
     assert [len(found[mode]) for mode in MODES] == [2 if mode == "without" else 1 for mode in MODES]
     for number, mode in enumerate(MODES):
@@ -254,6 +265,13 @@ def test_a_table_shows_every_decoding_above_the_published_numbers(width: int) ->
     (published,) = (line for line in lines if "the paper " in line and "69.6" in line)
     assert lines.index(published) == lines.index(found[MODES[-1]][0]) + 1
     assert published.split()[-4:] == ["69.6", "70.2", "74.8", "83.8"]
+
+
+def test_a_table_of_ours_alone_names_nothing_published() -> None:
+    console = Console(record=True, width=100, file=io.StringIO())
+    ours = PaperTable(title="Title", rows=TABLE.rows[1:])
+    show_table(record_table(ours, [[evaluation(0.5)]]), console)
+    assert "the paper" not in console.export_text()
 
 
 def test_one_decoding_is_shown_where_one_is_asked_for() -> None:
