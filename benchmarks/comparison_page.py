@@ -56,8 +56,7 @@ continents by 4.6 points.
 RANKED = """\
 ## On the rendered world
 
-Top-1 % ({shown} decoding) on {measured_on}, mean of {seeds} seed(s) with its 95 %
-interval, which holds the chance of clips and of seeds; the best at cities first. Systems are
+Top-1 % ({shown} decoding) on {measured_on}, {spread}; the best at cities first. Systems are
 called after what they begin from at full size; here all begin from nothing, so that image MAE is a
 plain ViT. Conflicts: % of clips whose four levels contradict each other where each is answered
 alone. Latency: of one clip,
@@ -86,7 +85,7 @@ All systems: {steps} optimiser steps of {batch} clips, {clips_seen:,} clips seen
 optimiser, data and aids of the preset `{like}`. A whole clip is learned through the share of its
 tokens that this preset says where the network can leave some out; a single picture is seen whole.
 An aid that a network cannot take is left out.
-The budget is equal in what is seen, not in multiplications: those are in the tables.
+The budget is equal in what is seen, not in multiplications: those are in the tables.{same}
 """
 
 REPEAT = """\
@@ -149,7 +148,9 @@ def page(report: Record) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     where = ", ".join(report.get("made_on") or [])
     made = f"Trained and measured on {where}, latencies on what follows. " if where else ""
-    ranked = filled(RANKED.format(shown=SHOWN, **{**report, **report["latency"]}))
+    ranked = filled(
+        RANKED.format(shown=SHOWN, spread=spread_of(report), **{**report, **report["latency"]})
+    )
     parts = [
         BEGIN,
         SYSTEMS,
@@ -167,7 +168,7 @@ def page(report: Record) -> str:
         table(("system", *MODES), [_decoded(row) for row in rows]),
         table(("conflicts", *MODES), [_conflicts(row) for row in rows]),
         *([ROUTED, "\n".join(map(_routed, routed)) + "\n"] if routed else []),
-        filled(BUDGET.format(**report["budget"])),
+        filled(BUDGET.format(**report["budget"], same=same_of(report))),
         filled(REPEAT.format(**{**report, "versions": versions, "made": made})),
     ]
     return "\n".join(parts)
@@ -176,6 +177,28 @@ def page(report: Record) -> str:
 def best_first(rows: Sequence[Record]) -> list[Record]:
     """Rows by how often their city is right; equal ones as they came."""
     return sorted(rows, key=lambda row: -row["decodings"][SHOWN]["city"]["value"])
+
+
+def spread_of(report: Record) -> str:
+    """What the numbers are means of, and what their intervals hold."""
+    if report["seeds"] == 1:
+        return (
+            "of one seed, with the 95 % interval that the chance of clips leaves: what another "
+            "seed would change is not in it"
+        )
+    return (
+        f"mean of {report['seeds']} seeds with its 95 % interval, which holds the chance of clips "
+        "and of seeds"
+    )
+
+
+def same_of(report: Record) -> str:
+    """Presets that are one row."""
+    return "".join(
+        f" The row of `{shown}` is that of {' and '.join(f'`{name}`' for name in more)} too: they "
+        "differ in what is equal for all here."
+        for shown, *more in report.get("same_runs", ())
+    )
 
 
 def filled(text: str) -> str:

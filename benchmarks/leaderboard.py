@@ -99,17 +99,17 @@ def main() -> int:
     try:
         wanted = arguments.presets and set(arguments.presets.split(","))
         table = PaperTable(title="Leaderboard", rows=rows_of(wanted))
-        plan = distinct(
-            plan_table(
-                table,
-                data=arguments.data,
-                like=LIKE,
-                steps=arguments.steps,
-                views=VIEWS,
-                seeds=arguments.seeds,
-            )
+        rows = plan_table(
+            table,
+            data=arguments.data,
+            like=LIKE,
+            steps=arguments.steps,
+            views=VIEWS,
+            seeds=arguments.seeds,
         )
+        plan = distinct(rows)
         report = measure(plan, arguments.out, workers=arguments.workers, console=console)
+        report["same_runs"] = same_runs(rows)
     except GeotagError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return exc.exit_code
@@ -163,11 +163,20 @@ def rows_of(presets: set[str] | None = None) -> tuple[Row, ...]:
 
 def distinct(plan: Plan) -> Plan:
     """Rows that differ in what is done: some presets differ in size and optimiser alone."""
-    kept: dict[tuple[Any, ...], tuple[Row, Sequence[TrainConfig]]] = {}
+    return [rows[0] for rows in _alike(plan)]
+
+
+def same_runs(plan: Plan) -> list[list[str]]:
+    """Presets that are one run here, the one that is shown first; none that is alone."""
+    return [[row.preset for row, _ in rows] for rows in _alike(plan) if len(rows) > 1]
+
+
+def _alike(plan: Plan) -> list[list[tuple[Row, Sequence[TrainConfig]]]]:
+    found: dict[tuple[Any, ...], list[tuple[Row, Sequence[TrainConfig]]]] = {}
     for row, configs in plan:
         done = replace(configs[0], preset="", describes="")
-        kept.setdefault((repr(done), row.still), (row, configs))
-    return list(kept.values())
+        found.setdefault((repr(done), row.still), []).append((row, configs))
+    return list(found.values())
 
 
 def measure(plan: Plan, out: Path, *, workers: int, console: Console) -> dict[str, Any]:
