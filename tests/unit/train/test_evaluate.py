@@ -162,7 +162,7 @@ def test_a_model_compared_with_itself_differs_by_nothing(run: Path) -> None:
         (("--split", "exam"), "--split 'exam': allowed are train, val, test"),
         (("--picking", "mixed"), "--picking 'mixed': allowed are uniform, ends"),
         (("--data", "youtube:x"), "'youtube:x'"),
-        (("--data", "msls:/nowhere"), "there is no /nowhere"),
+        (("--data", "msls:/nowhere"), "there is no file or folder /nowhere"),
     ],
 )
 def test_a_wrong_choice_is_named_with_what_there_is(
