@@ -10,8 +10,11 @@ TORCH ?= torch==2.13.0
 demo: $(VENV)/.runtime
 	$(BIN)/geotag demo
 
+# Several processes, of one thread each: threads of several would wait for each other. Each takes
+# two gigabytes.
 test: lint
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+		--cov --cov-report=term:skip-covered --cov-fail-under=90
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
