@@ -176,19 +176,14 @@ class ExifTool:
             _end(tool)
 
     def _start(self) -> None:
-        import exiftool
-
         if self._tool is not None and self._tool._process.poll() is None:
             return
         self.close()
         try:
             # PyExifTool's own start would fork this process with all its threads, run Python in
             # the fork, and now and then hang there.
-            self._tool = exiftool.ExifTool(
-                executable=str(self._program), common_args=[], encoding="utf-8"
-            )
+            self._tool = _unstarted(self._program)
             self._tool._process = _launch(self._program)
-            self._tool._running = True
             with _watched(self._tool, _START_LIMIT_S):
                 self._tool.execute("-ver")
         except _failures() as exc:
@@ -270,6 +265,18 @@ def _failures() -> tuple[type[Exception], ...]:
     from exiftool.exceptions import ExifToolException
 
     return (ExifToolException, OSError, ValueError, RuntimeError)
+
+
+def _unstarted(program: Path) -> Any:  # noqa: ANN401 - PyExifTool has no types
+    """PyExifTool's object, which says whether it runs without a warning when it does no more."""
+    import exiftool
+
+    class Tool(exiftool.ExifTool):  # type: ignore[misc]
+        @property
+        def running(self) -> bool:
+            return self._process is not None and self._process.poll() is None
+
+    return Tool(executable=str(program), common_args=[], encoding="utf-8")
 
 
 def _launch(program: Path) -> subprocess.Popen[bytes]:

@@ -16,6 +16,7 @@ from geotag.telemetry.exiftool import (
     ENVIRONMENT,
     ExifTool,
     ExifToolError,
+    _launch,
     describe_version,
     exiftool_version,
     find_exiftool,
@@ -121,7 +122,17 @@ def test_a_program_that_talks_nonsense_is_an_error(tmp_path: Path) -> None:
     exiftool.close()
 
 
-def test_a_program_that_cannot_be_run_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_a_program_that_cannot_be_run_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_waited_for: bool
+) -> None:
+    def launch_and_wait(program: Path) -> subprocess.Popen[bytes]:
+        process = _launch(program)
+        process.wait()
+        return process
+
+    if is_waited_for:  # whether it has died before it is asked is a matter of luck
+        monkeypatch.setattr("geotag.telemetry.exiftool._launch", launch_and_wait)
     program = tmp_path / "exiftool"
     program.write_text("#!/nowhere/perl\n")
     program.chmod(0o755)
