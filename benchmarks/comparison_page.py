@@ -232,7 +232,6 @@ def _system(row: Record) -> tuple[str, ...]:
 
 def _ranked(row: Record) -> tuple[str, ...]:
     found = row["decodings"][SHOWN]
-    latency = row.get("latency_to_main")
     return (
         row["label"],
         *(
@@ -242,7 +241,7 @@ def _ranked(row: Record) -> tuple[str, ...]:
         f"{row['decodings']['without']['conflicts']['value']:.1f}",
         f"{row['parameters'] / 1e6:.2f}",
         f"{row['gmac_per_clip']:.3f}",
-        "" if latency is None else f"{latency:.2f}",
+        f"{row['latency_to_main']:.2f}",
     )
 
 

@@ -117,6 +117,7 @@ def test_systems_are_trained_exported_measured_and_told(
     assert (one["preset"], every["preset"]) == ("mae-random", "mae-random")
     assert every["gmac_per_clip"] == pytest.approx(16 * one["gmac_per_clip"], rel=1e-3)
     assert min(every["latency_ms"], one["latency_ms"]) > 0
+    assert (found["main"], one["latency_to_main"]) == ("mae-random", 1)
     assert found["budget"]["clips_seen"] == 4
     assert str(tmp_path) not in json.dumps(found)
     assert found["command"].startswith("python benchmarks/leaderboard.py")
