@@ -57,6 +57,8 @@ class InputSpec:
     height_px: int
     width_px: int
     resize: Resize = "squash"
+    moment: float = 0.0
+    """Of one frame: where it lies in the stretch of video that it stands for, as a share of it."""
 
     def __post_init__(self) -> None:
         """Refuse what no clip can have."""
@@ -65,6 +67,8 @@ class InputSpec:
             raise ValueError(f"input {sides}: frames, height and width must be whole and positive")
         if self.resize not in get_args(Resize):
             raise ValueError(f"input.resize {self.resize!r}: allowed are {get_args(Resize)}")
+        if not (isinstance(self.moment, int | float) and 0 <= self.moment < 1):
+            raise ValueError(f"input.moment {self.moment!r}: allowed is 0 up to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,8 @@ def fetch(
         listing = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
         _check_licence(hub_id, listing, is_accepted=is_accepted)
         wanted = choose_files(entry.rfilename for entry in listing.siblings or ())
-        entries = [entry for entry in listing.siblings or () if entry.rfilename in wanted]
+        by_name = {entry.rfilename: entry for entry in listing.siblings or ()}
+        entries = [by_name[name] for name in wanted]
         tell(f"  {sum(entry.size or 0 for entry in entries) / 1e6:,.0f} MB, less what is there")
         for entry in entries:
             _download(hub_id, str(listing.sha), entry, folder)
@@ -164,7 +165,10 @@ def _check_licence(hub_id: str, listing: Any, *, is_accepted: bool) -> None:  # 
 
 
 def choose_files(names: Iterable[str]) -> tuple[str, ...]:
-    """The files of a repository that are needed: configuration, tokenizer, one kind of weights."""
+    """The files of a repository that are needed: configuration, tokenizer, one kind of weights.
+
+    In the order in which they are fetched: what tells that a folder is whole comes last.
+    """
     names = list(names)
     small = [name for name in names if any(fnmatch(name, one) for one in SMALL_FILES)]
     for kind in WEIGHTS:
@@ -173,7 +177,7 @@ def choose_files(names: Iterable[str]) -> tuple[str, ...]:
         if f"{kind}.index.json" in names:
             stem, _, ending = kind.rpartition(".")
             parts = [name for name in names if fnmatch(name, f"{stem}-*-of-*.{ending}")]
-            return (*small, f"{kind}.index.json", *parts)
+            return (*small, *parts, f"{kind}.index.json")
     return tuple(small)
 
 
@@ -212,14 +216,17 @@ def _commit_of(folder: Path) -> str | None:
 
 
 def is_whole(folder: Path, *, with_tokenizer: bool) -> bool:
-    """Whether a folder holds configuration, weights and tokenizer, and no part of a file."""
+    """Whether a folder holds configuration and weights, and no part of a file.
+
+    Weights come last, so that all else of a repository is there when they are. What needs a
+    tokenizer needs to know of pictures, too; some encoders have no file for that.
+    """
     needed = [
         ("config.json",),
-        ("preprocessor_config.json", "processor_config.json"),
         tuple(name for kind in WEIGHTS for name in (kind, f"{kind}.index.json")),
     ]
     if with_tokenizer:
-        needed.append(TOKENIZERS)
+        needed += [TOKENIZERS, ("preprocessor_config.json", "processor_config.json")]
     return not any(folder.glob("*.part")) and all(
         any((folder / name).is_file() for name in names) for names in needed
     )

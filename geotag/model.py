@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geotag.footage.clips import Sampling, plan_windows
+from geotag.footage.clips import Sampling, plan_windows, rest_of
 from geotag.locate import Ran
 from geotag.places.join import compare_with
 from geotag.sampling import choose_sampling, count_clips
@@ -77,7 +77,9 @@ class Model:
         if wanted is None and video.origin.mode == "parking":
             wanted = 1
         most = count_clips(facts.duration_s, wanted, usual)
-        return plan_windows(facts.duration_s, self.sampling.span_s, most)
+        windows = plan_windows(facts.duration_s, self.sampling.span_s, most)
+        moment = self.bundle.manifest.input.moment
+        return tuple(rest_of(window, moment) for window in windows)
 
     def look(self, clip: Clip) -> Look:
         """Run the engine on one clip."""

@@ -18,7 +18,6 @@ from train.data.clips import class_counts
 from train.data.dataset import View
 from train.data.sources import open_dataset, parse_place
 from train.errors import MissingPartError, TrainError
-from train.model_card import card_licence
 from train.models.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from engines.bundle import Level
     from train.config import ModelConfig, TrainConfig
     from train.data.dataset import ClipDataset, Picking, Split
+    from train.models.published import WeightsReport
 
 START_CLIPS = 64
 """Clips whose principal components the patch embedding starts from."""
@@ -192,7 +192,7 @@ def build_model(
         facts = {
             "pretrained": report.source,
             "pretrained_sha256": ", ".join(report.sha256.values()),
-            "licence": licence_of(config.pretrained),
+            "licence": licence_of(report),
         }
     mean, std = NORMALISATIONS[config.model.normalisation]
     model = kind.model(
@@ -297,13 +297,14 @@ def shape_of(model: ModelConfig) -> Any:  # noqa: ANN401 - each kind has a datac
     return shape if model.still == "none" else find_kind(model.kind).one_frame(shape)
 
 
-def licence_of(pretrained: str) -> str:
+_BEGUN_FROM = ", as the weights that training began from"
+
+
+def licence_of(report: WeightsReport) -> str:
     """Under which terms published weights may be used, as far as it is known here."""
-    for known in read_known().values():
-        if pretrained in (known.name, known.hub_id):
-            return f"{known.licence}, as the weights that training began from"
-    found = card_licence(Path(pretrained)) if Path(pretrained).is_dir() else "not stated"
-    return f"{found}, as the weights that training began from"
+    known = (one for one in read_known().values() if report.source in (one.name, one.hub_id))
+    licence = next((one.licence for one in known), report.licence)
+    return licence if licence.endswith(_BEGUN_FROM) else f"{licence}{_BEGUN_FROM}"
 
 
 def training_view(config: TrainConfig, model: GeoModel) -> View:

@@ -126,7 +126,8 @@ class TrainConfig:
     batch: int
     """Clips of a step, over all processes."""
     accumulate: int = 1
-    """Pieces that a step's clips are worked on in: less memory, the same result."""
+    """Pieces that a step's clips are worked on in: less memory, the same result, but that batch
+    normalisation (in a ResNet) sees a piece at a time."""
     views: int = 1
     """How often a clip is shown before it leaves the memory: for clips that are costly to make."""
     eval_every: float = 0.0
@@ -376,16 +377,18 @@ def _wrong_choices(config: TrainConfig) -> list[str]:
     ]
     if not (heads in ("corrected", "config") or (isinstance(heads, int) and heads > 0)):
         problems.append(f"model.num_heads {heads!r} is none of corrected, config or a number")
-    return problems + _wrong_kind(config.model)
+    return problems + _wrong_kind(config.model, config.accumulate)
 
 
-def _wrong_kind(model: ModelConfig) -> list[str]:
+def _wrong_kind(model: ModelConfig, accumulate: int) -> list[str]:
     """What a network of this kind cannot have."""
     try:
-        sized_shape(model.kind, model.size, model.options)
+        shape = sized_shape(model.kind, model.size, model.options)
+        kind = find_kind(model.kind)
+        if model.still != "none":
+            kind.one_frame(shape)
     except ValueError as exc:
         return [str(exc)]
-    kind = find_kind(model.kind)
     usual = {"keep_tokens": 1.0, "last_keep_tokens": 1.0, "num_heads": "corrected"}
     asked = {name for name, value in usual.items() if getattr(model, name) != value}
     asked |= {"warm_start"} if model.warm_start else set()
@@ -403,4 +406,8 @@ def _wrong_kind(model: ModelConfig) -> list[str]:
             problems.append(f"model.{name} {form}: {kind.title} has classifiers of its own")
     if model.coordinates and model.classifier == "linear":
         problems.append("model.coordinates needs model.classifier = cosine: it is linear")
+    if accumulate > 1 and getattr(shape, "standardised", False):
+        problems.append(
+            "accumulate needs model.standardised = false: it standardises over whole steps"
+        )
     return problems

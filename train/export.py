@@ -45,14 +45,16 @@ from train.data.clips import WORLD
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
 from train.evaluation.calibrate import uncalibrated
+from train.evaluation.scorers import seen_stills
 from train.from_bundle import facts_of, load_bundle_model
 from train.graphs import graph_of
-from train.model_card import model_card, with_precisions
+from train.model_card import NOT_STATED, model_card, with_precisions
 from train.models.kinds import find_kind
 from train.onnx_graph import write_graph
 from train.parity import PARITY, check_parity
 from train.plain_facts import plain_command, plain_facts
 from train.plans import make_plans
+from train.stills import moment_of
 from train.torch_tensorrt import load_torch_tensorrt
 
 if TYPE_CHECKING:
@@ -331,6 +333,7 @@ def _draft(
     rendered = facts.get("data") == "rendered" or str(facts.get("dataset")).startswith(WORLD)
     policies = _policies(evaluation)
     outputs = {output: model.widths[output] for output in model.outputs}
+    stills = seen_stills(facts.get("model", {}))
     best = max(policies, key=lambda policy: policy.city_top1 or 0.0)
     measured: dict[str, float | str] = {
         "policy": best.policy,
@@ -348,6 +351,7 @@ def _draft(
             height_px=height_px,
             width_px=width_px,
             resize=facts.get("input", {}).get("resize", "squash"),
+            moment=moment_of(**stills) if stills else 0.0,
         ),
         outputs=outputs,
         scenes=SCENE_GROUPS if "scene" in outputs else (),
@@ -361,8 +365,9 @@ def _draft(
             "size": record["size"],
             "gmac_per_clip": _gmac(folder / "model.onnx", model.clip_shape),
             **plain_facts(facts),
+            **({"still_frames": stills["frames"]} if stills else {}),
         },
-        licence=str(facts.get("licence", "Apache-2.0" if rendered else "not stated")),
+        licence=str(facts.get("licence", "Apache-2.0" if rendered else NOT_STATED)),
     )
     return Bundle(path=folder, manifest=manifest, digest="")
 

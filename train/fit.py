@@ -123,7 +123,10 @@ def main(
         int | None, typer.Option(min=1, help="Clips per step, all processes together.")
     ] = None,
     accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Pieces of a step: less memory, the same result.")
+        int | None,
+        typer.Option(
+            min=1, help="Pieces of a step: less memory, the same (but for batch normalisation)."
+        ),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, clips and order.")] = None,

@@ -164,6 +164,6 @@ def _out_of_memory(config: TrainConfig) -> str:
     if config.model.warm_start or not more:
         return f"{doing}lower --batch."
     return (
-        f"{doing}add --accumulate {more[0]}, which gives the same result in less memory, or lower "
-        "--batch."
+        f"{doing}add --accumulate {more[0]}, which gives the same result in less memory (but that "
+        "batch normalisation sees less at a time), or lower --batch."
     )

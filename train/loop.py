@@ -249,9 +249,14 @@ class Learner:
             self.measured[level] += (outputs[level].argmax(1) == targets.labels[level]).sum()
 
     def _backward_nothing(self) -> None:
+        """Take part in an exchange without a clip, and learn nothing, usual pictures included."""
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
         shape = (1, *self.model.clip_shape)
         outputs = self.network(torch.zeros(shape, dtype=torch.uint8, device=self.world.device))
         (0 * torch.stack([value.sum() for value in outputs.values()]).sum()).backward()
+        self.module.train()
 
     def _targets(self, piece: Batch) -> Targets:
         labels: dict[Level, Tensor] = {

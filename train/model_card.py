@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from engines.bundle import Manifest
 
 
+NOT_STATED = "not stated"
+"""The licence of weights of which nobody says any."""
 _PRECISIONS, _USE = "## Precisions", "## Use"
 
 
@@ -246,9 +248,9 @@ def card_licence(folder: Path) -> str:
     try:
         lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()[:200]
     except (OSError, UnicodeDecodeError):
-        return "not stated"
+        return NOT_STATED
     for line in lines:
         key, _, value = line.partition(":")
         if key.strip() in ("license", "licence") and value.strip():
             return value.strip().strip("'\"")[:80]
-    return "not stated"
+    return NOT_STATED

@@ -33,6 +33,40 @@ def draw_stills(clips: int, frames: int, still: Still, generator: torch.Generato
     return torch.full((clips,), at)
 
 
+def moment_of(still: Still, frames: int) -> float:
+    """Where in a clip's stretch its frame lies, 0 to 1: what scanning takes in its place.
+
+    Frames are as far apart as the stretch is long divided by their number. In place of a random
+    frame it is the middle one: the same video is always answered alike.
+
+    Args:
+        still: which, not `none`.
+        frames: T of the clip that it is chosen from.
+    """
+    if still == "random":
+        still = "middle"
+    chosen_N = draw_stills(1, frames, still, torch.Generator())
+    return float(chosen_N[0]) / frames
+
+
 def take_stills(clip_NTHWC: Tensor, chosen_N: Tensor) -> Tensor:
     """One frame of each clip.  [N, T, H, W, 3], [N] -> [N, 1, H, W, 3]."""
     return clip_NTHWC[torch.arange(len(clip_NTHWC)), chosen_N][:, None]
+
+
+class Stills:
+    """Chooses the frame of clips that a network of single pictures is measured on."""
+
+    def __init__(self, still: Still) -> None:
+        """Begin a series of clips: random frames are the same ones in each.
+
+        Args:
+            still: which, not `none`.
+        """
+        self._still = still
+        self._drawn = torch.Generator().manual_seed(0)
+
+    def of(self, clip_NTHWC: Tensor) -> Tensor:
+        """One frame of each of the next clips.  [N, T, H, W, 3] -> [N, 1, H, W, 3]."""
+        clips, frames = clip_NTHWC.shape[:2]
+        return take_stills(clip_NTHWC, draw_stills(clips, frames, self._still, self._drawn))

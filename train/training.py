@@ -36,7 +36,7 @@ from train.guards import (
 from train.loop import Learner
 from train.models.kinds import CUSTOM, find_kind, size_of
 from train.resume import FOLDER, STATE, Progress, load_state, save_state
-from train.stills import draw_stills, take_stills
+from train.stills import Stills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -263,15 +263,14 @@ class _Run:
             indices=chosen[self.world.rank :: self.world.size],
         )
         counts = torch.zeros(2, dtype=torch.float64)
-        still, drawn = self.config.model.still, torch.Generator().manual_seed(0)
+        still = self.config.model.still
+        stills = None if still == "none" else Stills(still)
         for batch in batches:
             if not len(batch):
                 continue
             clip_NTHWC = batch.clip_NTHWC
-            if still != "none":
-                frames = clip_NTHWC.shape[1]
-                chosen_N = draw_stills(len(batch), frames, still, drawn)
-                clip_NTHWC = take_stills(clip_NTHWC, chosen_N)
+            if stills is not None:
+                clip_NTHWC = stills.of(clip_NTHWC)
             with torch.inference_mode():
                 outputs = model(clip_NTHWC.to(self.world.device))
             logits: dict[Level, NDArray[np.float32]] = {

@@ -4,7 +4,8 @@ A transformer that starts with the usual small weights is close to linear for it
 steps, and its mean token differs from clip to clip by a few percent only. None of this changes
 the network that is exported; what each of the three brought is in docs/LOG.md.
 
-Shape suffixes: N clips, P patches, V values of a tubelet, D width.
+Shape suffixes: N clips, P patches, V values of a tubelet, D width, K components: as many as the
+smaller of the two.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ MOMENTUM = 0.05
 """Of the running mean and variance of features."""
 EPSILON = 1e-5
 KEPT_COMPONENT = 10
-"""The strongest components start with equal weight; those weaker than this one fade out."""
+"""The strongest components start with equal weight; those weaker than this one fade out. The last
+one where there are fewer."""
 
 
 def warm_start(model: GeoModel, clips_NTHWC: Tensor) -> None:
@@ -61,11 +63,13 @@ def start_from_components(model: GeoModel, clips_NTHWC: Tensor) -> None:
         mean_V = tubelets_XV.mean(dim=0)
         centred_XV = tubelets_XV - mean_V
         strengths, directions = torch.linalg.eigh(centred_XV.T @ centred_XV / len(centred_XV))
-        strengths_D = strengths.flip(0)[: encoder.config.width].clamp_min(0)
-        directions_VD = directions.flip(1)[:, : encoder.config.width]
-        scaled_VD = directions_VD / torch.sqrt(strengths_D + strengths_D[KEPT_COMPONENT])
-        turn_DD = torch.linalg.qr(torch.randn(encoder.config.width, encoder.config.width)).Q
-        weight_DV = 2 * turn_DD @ scaled_VD.T
+        width, count = encoder.config.width, min(encoder.config.width, len(strengths))
+        strengths_K = strengths.flip(0)[:count].clamp_min(0)
+        directions_VK = directions.flip(1)[:, :count]
+        floor = strengths_K[min(KEPT_COMPONENT, count - 1)]
+        scaled_VK = directions_VK / torch.sqrt(strengths_K + floor)
+        turn_DK = torch.linalg.qr(torch.randn(width, count)).Q
+        weight_DV = 2 * turn_DK @ scaled_VK.T
         encoder.patch.weight.copy_(weight_DV)
         encoder.patch.bias.copy_(-weight_DV @ mean_V)
 

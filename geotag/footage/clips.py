@@ -75,6 +75,12 @@ def plan_windows(duration_s: float | None, span_s: float, count: int) -> tuple[W
     )
 
 
+def rest_of(window: Window, moment: float) -> Window:
+    """What is left of a window from a share of it on: 0 for all of it, 0.5 for its second half."""
+    start_s = window.start_s + moment * (window.end_s - window.start_s)
+    return Window(start_s=start_s, end_s=window.end_s)
+
+
 def wanted_times(window: Window, frames: int) -> NDArray[np.float64]:
     """Evenly spaced times over a window.  -> [frames], seconds, first at start_s.
 

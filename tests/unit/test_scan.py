@@ -10,6 +10,7 @@ from engines.base import EngineChoice, EngineError
 from engines.bundle import Bundle, PolicyAccuracy
 from geotag.config import ScanConfig
 from geotag.errors import ConfigError
+from geotag.footage.clips import wanted_times
 from geotag.footage.discover import content_id
 from geotag.ledger import Ledger
 from geotag.memory import Memory
@@ -148,6 +149,23 @@ def test_a_number_of_clips_is_taken_at_its_word(bundle: Bundle) -> None:
 def test_a_short_video_gets_the_clips_that_fit(bundle: Bundle) -> None:
     footage = FakeFootage({"a.mp4": FakeVideo(duration_s=3.0), "b.mp4": FakeVideo(duration_s=None)})
     assert [tag.clips for tag in run(footage, bundle, ScanConfig(clips=5))] == [1, 1]
+
+
+def test_a_single_frame_is_taken_from_the_moment_that_the_bundle_names(bundle: Bundle) -> None:
+    one = replace(bundle.manifest.input, frames=1, moment=0.5)
+    other = replace(bundle, manifest=replace(bundle.manifest, input=one))
+    footage = FakeFootage({"a.mp4": FakeVideo(duration_s=30.0)})
+    (video,) = footage.list()
+    with footage.open_video(video, decode_threads=1) as reader:
+        whole, rest = (
+            model_of(each, FakeEngine(), ScanConfig(clips=3)).windows(video, reader.facts)
+            for each in (bundle, other)
+        )
+    assert len(whole) == 3
+    for window, later in zip(whole, rest, strict=True):
+        (wanted_s,) = wanted_times(later, 1)
+        assert wanted_s == pytest.approx((window.start_s + window.end_s) / 2)
+        assert later.end_s == window.end_s
 
 
 def test_a_long_video_may_get_more_clips() -> None:

@@ -20,6 +20,8 @@ from train.evaluation.scorers import BundleScorer, open_model
 from train.evaluation.sets import RENDERED, Task, dataset_task, rendered_task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from engines.bundle import Precision
@@ -116,6 +118,14 @@ def _picking_of(facts: dict[str, Any]) -> Picking:
     return picking
 
 
+def _bundle_picking(facts: Mapping[str, Any]) -> Picking:
+    """The same of a bundle, by its training facts."""
+    if facts.get("model_still", "none") != "none":
+        return "ends"
+    picking: Picking = facts.get("input_picking") or "uniform"
+    return picking
+
+
 def _opened_bundle(scorer: BundleScorer, folder: Path, data: str | None) -> Opened:
     manifest = scorer.bundle.manifest
     sampling = manifest.sampling
@@ -133,7 +143,7 @@ def _opened_bundle(scorer: BundleScorer, folder: Path, data: str | None) -> Open
         is_own=False,  # nothing says where that data is, nor that it is the same
         splitting="official",
         own=None,
-        picking=str(manifest.training.get("input_picking") or "uniform"),  # type: ignore[arg-type]
+        picking=_bundle_picking(manifest.training),
         sampling=SamplingRange(
             min_span_s=sampling.min_span_s,
             max_span_s=sampling.max_span_s,

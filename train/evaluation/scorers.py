@@ -6,7 +6,7 @@ Shape suffixes: N clips, T frames, H and W pixels, C = 3 colours, K classes of a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_args
 
 import torch
 
@@ -19,7 +19,7 @@ from train.data.world import SCENE_GROUPS
 from train.errors import TrainError
 from train.models.heads import HEADS
 from train.models.kinds import sized_shape
-from train.stills import draw_stills, take_stills
+from train.stills import Still, Stills
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +139,7 @@ class CheckpointScorer:
         self.label = label
         frames_seen, image_px = model.clip_shape[:2]
         self._still = still
-        self._drawn = torch.Generator().manual_seed(0)
+        self._stills = None if still is None or still == "every" else Stills(still)
         self._routes = Routes(model.route_names())
         self.clip_shape: tuple[int, int, Resize] = (
             frames or frames_seen,
@@ -157,8 +157,8 @@ class CheckpointScorer:
                 name: values.log_softmax(1).unflatten(0, (count, frames)).mean(1).numpy()
                 for name, values in found.items()
             }
-        if self._still is not None:
-            clips = take_stills(clips, draw_stills(count, frames, self._still, self._drawn))
+        if self._stills is not None:
+            clips = self._stills.of(clips)
         return {name: values.numpy() for name, values in self._score(clips).items()}
 
     def take_routing(self) -> dict[str, Any]:
@@ -195,15 +195,19 @@ class BundleScorer:
         self.bundle = bundle
         self.label = bundle.label if precision == "fp32" else f"{bundle.label} {precision}"
         self.hierarchy = read_hierarchy(bundle.file(PLACES))
-        self.nests = bundle.manifest.training.get("model_hierarchy") == "marginal"
-        wanted = bundle.manifest.input
+        manifest = bundle.manifest
+        self.nests = manifest.training.get("model_hierarchy") == "marginal"
+        wanted = manifest.input
         if wanted.height_px != wanted.width_px:
             raise TrainError(
                 f"evaluating {bundle.label}: it takes clips of {wanted.width_px}x"
                 f"{wanted.height_px} px; data sets give square ones. Export it with a square input."
             )
+        still = manifest.training.get("model_still", "none")
+        is_still = wanted.frames == 1 and still != "none" and still in get_args(Still)
+        self._stills = Stills(cast("Still", still)) if is_still else None
         self.clip_shape: tuple[int, int, Resize] = (
-            wanted.frames,
+            int(manifest.training.get("still_frames") or 1) if is_still else wanted.frames,
             wanted.height_px,
             wanted.resize,
         )
@@ -211,6 +215,8 @@ class BundleScorer:
 
     def score(self, clips_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Logits of every level; of the scene where its groups are those of the data sets."""
+        if self._stills is not None:
+            clips_NTHWC = self._stills.of(torch.from_numpy(clips_NTHWC)).numpy()
         outputs = self._engine.infer(clips_NTHWC)
         wanted = HEADS if self.bundle.manifest.scenes == SCENE_GROUPS else LEVELS
         return {name: outputs[name] for name in wanted}

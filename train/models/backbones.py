@@ -48,9 +48,11 @@ BACKBONES: Mapping[str, ResNetConfig | ViTConfig] = {
     "resnet50": ResNetConfig(),
     "resnet101": ResNetConfig(depths=DEPTHS_101),
     "vit-tiny": ViTConfig(frames=1, width=160, depth=4, heads=5, mlp_width=640),
+    "vit-small": ViTConfig(frames=1, width=384, heads=6, mlp_width=1536),
     "vit-base": ViTConfig(frames=1),
 }
-"""Shapes; the size of a ViT's picture is that of the network it is in."""
+"""Shapes; the size of a ViT's picture is that of the network it is in. `vit-small` is that of DINO
+(`facebook/dino-vits16`), `vit-base` that of ImageNet-21k's and image MAE's."""
 LISTED_PX = 224
 """Size of picture that the ViTs among them are listed with."""
 RESNETS = tuple(name for name, shape in BACKBONES.items() if isinstance(shape, ResNetConfig))

@@ -270,6 +270,7 @@ def _load_run(wanted: Wanted) -> Loaded:
     """
     from train.checkpoint import WEIGHTS, load_checkpoint
     from train.errors import WeightsError
+    from train.model_card import NOT_STATED
     from train.models.published import WeightsReport
 
     folder = Path(wanted.source).expanduser()
@@ -288,14 +289,18 @@ def _load_run(wanted: Wanted) -> Loaded:
         if name.startswith("encoder.") and value.is_floating_point()
     }
     tensors, notes = _deal(shape, state), []
-    if {level: base.classes[level] for level in LEVELS} == {
-        level: wanted.classes.get(level) for level in LEVELS
-    }:
+    form = base.teaching.classifier, base.teaching.hierarchy
+    if form != ("linear", "separate"):
+        notes.append(
+            f"the run's classifiers are {' and '.join(form)}, those of experts are linear and "
+            "separate: they begin at random"
+        )
+    elif any(base.classes[level] != wanted.classes.get(level) for level in LEVELS):
+        notes.append("the run knows other places: the experts' classifiers begin at random")
+    else:
         for level in LEVELS:
             for part, value in base.heads[level].state_dict().items():
                 tensors |= {f"heads.{name}.{level}.{part}": value for name in _names(shape)}
-    else:
-        notes.append("the run knows other places: the experts' classifiers begin at random")
     return Loaded(
         shape=shape,
         tensors=tensors,
@@ -307,6 +312,7 @@ def _load_run(wanted: Wanted) -> Loaded:
             used=tuple(name.removeprefix("encoder.") for name in state),
             left_out={},
             notes=tuple(notes),
+            licence=str(record["training"].get("licence", NOT_STATED)),
         ),
         normalisation=(
             tuple(record["normalisation"]["mean"]),

@@ -79,6 +79,9 @@ def sized_shape(name: str, size: str, changes: Mapping[str, Any]) -> Any:  # noq
         is_number = isinstance(usual, float) and type(value) is int
         if type(_frozen(value)) is not type(usual) and not is_number:
             raise ValueError(f"model.{key} {value!r} must be such as {usual!r}")
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(type(each) in (int, float) and not each > 0 for each in numbers):
+            raise ValueError(f"model.{key} {value!r} must be above 0, such as {usual!r}")
     return replace(shape, **{key: _frozen(value) for key, value in changes.items()})
 
 

@@ -18,7 +18,7 @@ Shape suffixes: N clips, T frames, B pictures (N T), H and W pixels, C = 3 colou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -139,6 +139,19 @@ def start_backbone(model: Planet, clips_NTHWC: Tensor) -> None:
         warm_start(model, clips_NTHWC)
 
 
+def one_frame(shape: PlanetConfig) -> PlanetConfig:
+    """The shape for one frame of each clip.
+
+    Raises:
+        ValueError: an album is asked for.
+    """
+    if shape.album:
+        raise ValueError(
+            "model.album = true reads all frames of a clip: model.still must be none then"
+        )
+    return replace(shape, frames=1)
+
+
 KIND = Kind(
     title="PlaNet",
     noun="a classifier of single pictures",
@@ -151,6 +164,7 @@ KIND = Kind(
         "resnet101": PlanetConfig(backbone="resnet101"),
         "vit-base": PlanetConfig(backbone="vit-base"),
     },
+    one_frame=one_frame,
     takes=frozenset(("warm_start",)),
     load=load_backbone,
     warm_start=start_backbone,

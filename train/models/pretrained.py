@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from train.errors import WeightsError
+from train.model_card import NOT_STATED, card_licence
 from train.models.published import (
     CLASSIFIER,
     DECODER,
@@ -96,6 +97,7 @@ def load_pretrained(
     layout: Layout
     if path.is_file():
         name, commit, weights, layout = path.name, None, read_file(path), "original"
+        licence = NOT_STATED
         shape, said = _original_shape(weights.tensors, expected or VideoMAEConfig(), name), None
     else:
         fetched = find_network(
@@ -103,6 +105,7 @@ def load_pretrained(
         )
         name = fetched.folder.resolve().name if path.is_dir() else str(source)
         commit, weights, layout = fetched.revision, read_folder(fetched.folder), "transformers"
+        licence = card_licence(fetched.folder)
         shape, said = _transformers_shape(fetched.folder, name)
     heads, notes = _choose_heads(shape.width, num_heads, said, name)
     config = replace(shape, heads=heads)
@@ -121,6 +124,7 @@ def load_pretrained(
         heads=heads,
         config_heads=said,
         notes=tuple(notes),
+        licence=licence,
     )
     return config, _build(config, parts, name), report
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from train.errors import WeightsError
+from train.model_card import NOT_STATED, card_licence
 from train.models.base import Loaded
 from train.networks import find_network
 from train.weights import read_folder, some, to_float32
@@ -88,6 +89,8 @@ class WeightsReport:
     """What the file says; None where it says nothing."""
     notes: tuple[str, ...] = ()
     """What a person should know, such as a corrected number of heads."""
+    licence: str = NOT_STATED
+    """Of the weights, as the README.md beside them or the run that they are of says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,6 +106,8 @@ class Published:
     sha256: dict[str, str]
     normalisation: tuple[Colours, Colours] | None
     """Mean and deviation of R, G, B, as its processor has them; None where it has none."""
+    licence: str
+    """That its README.md names."""
 
 
 def read_published(
@@ -143,6 +148,7 @@ def read_published(
         tensors=weights.tensors,
         sha256=weights.sha256,
         normalisation=_normalisation(folder),
+        licence=card_licence(folder),
     )
 
 
@@ -329,6 +335,7 @@ def place(
         heads=heads,
         config_heads=heads,
         notes=notes,
+        licence=published.licence,
     )
     return to_float32(state, source=published.name), report
 

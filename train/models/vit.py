@@ -61,7 +61,8 @@ class ViTConfig(Patched):
     mlp_width: int = 3072
     norm_eps: float = 1e-12
     pooling: Pooling = "cls"
-    """cls: the CLS token; mean: the mean of the patches, as image MAE is fine-tuned too."""
+    """cls: the CLS token; mean: the mean of the patches, both after the last norm. (Image MAE with
+    its mean pooled is fine-tuned with a fresh norm behind the mean.)"""
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not divide."""

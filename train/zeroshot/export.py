@@ -29,7 +29,7 @@ from geotag.places.lists import places_text
 from train.data.world import SCENE_GROUPS
 from train.errors import ExportError
 from train.export import ExportReport, bundle_aside, check_target
-from train.model_card import card_licence, zero_shot_card
+from train.model_card import NOT_STATED, card_licence, zero_shot_card
 from train.models.heads import HEADS
 from train.onnx_graph import write_graph
 from train.parity import PARITY, check_parity
@@ -74,7 +74,7 @@ class Source:
     name: str
     """Hub id, or the name of the folder."""
     revision: str | None = None
-    licence: str = "not stated"
+    licence: str = NOT_STATED
     accuracy: str | None = None
     """Published, with whose measurement it is."""
 

@@ -7,7 +7,8 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -27,7 +28,10 @@ from train.data.rendered import write_video
 from train.data.sources import SOURCES, Source
 from train.data.world import SCENE_GROUPS, draw_drive
 from train.errors import TrainError
-from train.evaluate import evaluate_run, write_evaluation
+from train.evaluate import evaluate_run, steady, write_evaluation
+from train.evaluation.measure import Plan, view_of
+from train.evaluation.opened import open_for
+from train.evaluation.predict import predict
 from train.evaluation.scorers import Routes
 from train.export import export_bundle
 from train.models.kinds import find_kind, shape_names
@@ -108,13 +112,73 @@ def test_it_trains_is_measured_becomes_a_bundle_and_tags(
     assert (row["status"], bool(row["city_1"])) == ("ok", True)
 
 
+@pytest.mark.parametrize(("preset", "moment"), [("mae-last", 2 / 3), ("mae-random", 1 / 3)])
+def test_a_bundle_is_measured_on_the_frames_of_its_run_and_scans_with_their_like(
+    preset: str, moment: float, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    config, run, bundle = tiny(preset), tmp_path / "run", tmp_path / "bundle"
+    fit(config, run)
+    model, _ = load_checkpoint(run)
+    console = Console(file=io.StringIO())
+    write_evaluation(
+        evaluate_run(model, config, workers=0, console=console, command=""), run, plots=False
+    )
+    export_bundle(run, bundle, console=console)
+    assert read_bundle(bundle).manifest.input.moment == pytest.approx(moment)
+    found = []
+    for folder in (run, bundle):
+        opened = open_for(folder, "noise:.", torch.device("cpu"))
+        scorer, plan = opened.candidate.scorer, Plan(picking=steady(opened.picking))
+        view = view_of(scorer, plan)
+        assert (view.frames, view.picking) == (3, "ends")
+        dataset = SOURCES["noise"].open(cast("Any", SimpleNamespace(split="test")))
+        scored = predict(
+            scorer, dataset, view, indices=range(9), workers=0, console=console, title=""
+        )
+        found.append(scored.predictions.logits["city"])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+
+
 def test_scene_experts_begin_with_a_run_of_the_base_network(tmp_path: Path) -> None:
     base = str(tmp_path / "base")
     fit(tiny("planet"), tmp_path / "base")
+    begun_from = "cc-by-nc-4.0, as the weights that training began from"
+    facts = tmp_path / "base/checkpoint.json"
+    record = json.loads(facts.read_text(encoding="utf-8"))
+    record["training"]["licence"] = begun_from
+    facts.write_text(json.dumps(record), encoding="utf-8")
     said = fit(replace(tiny("isns"), pretrained=base), tmp_path / "run")
     assert f"training isns (isns on {base}, noise" in " ".join(said.split())
     assert "0 left out" in said
     assert "warning: the weights" not in said
+    assert load_checkpoint(tmp_path / "run")[1]["training"]["licence"] == begun_from
+
+
+@pytest.mark.parametrize("form", [{"hierarchy": "marginal"}, {"classifier": "cosine"}])
+def test_scene_experts_begin_with_classifiers_of_their_own_kind(
+    form: dict[str, str], tmp_path: Path
+) -> None:
+    base = str(tmp_path / "base")
+    config = tiny("planet")
+    fit(replace(config, texts="names", model=replace(config.model, **form)), tmp_path / "base")
+    said = " ".join(fit(replace(tiny("isns"), pretrained=base), tmp_path / "run").split())
+    assert "those of experts are linear and separate: they begin at random" in said
+
+
+def test_a_piece_without_clips_teaches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Footage(clips=2, bad=(1,))
+    monkeypatch.setitem(SOURCES, "noise", Source(open=lambda request: one))
+    config = replace(tiny("planet", image_px=64), batch=2, steps=1, val_clips=1, test_clips=1)
+    config = replace(config, model=replace(config.model, warm_start=False))
+    for pieces in (1, 2):
+        fit(replace(config, accumulate=pieces), tmp_path / str(pieces))
+    whole, halves = (load_file(tmp_path / name / "model.safetensors") for name in "12")
+    assert any("running_mean" in name for name in whole)
+    for name, value in whole.items():
+        torch.testing.assert_close(halves[name], value, rtol=0, atol=1e-6)
 
 
 def test_float16_is_made_of_a_traced_graph(tmp_path: Path) -> None:
@@ -156,6 +220,17 @@ def test_rows_of_a_table_keep_their_kind_and_only_the_aids_that_it_takes() -> No
         ({"model_kind": "vit", "model_pooling": "max"}, "it is one of cls, mean"),
         ({"model_kind": "vit", "model_num_heads": 3}, "num_heads is nothing that ViT has"),
         ({"model_kind": "geodecoder"}, "model.scene linear: GeoDecoder has own"),
+        ({"model_heads": 0}, "model.heads 0 must be above 0"),
+        ({"model_frames": -16}, "model.frames -16 must be above 0"),
+        (
+            {"model_kind": "geodecoder", "model_swin_depths": (1, 0, 2)},
+            "model.swin_depths \\(1, 0, 2\\) must be above 0",
+        ),
+        (
+            {"model_kind": "planet", "model_album": True, "model_still": "random"},
+            "album = true reads all frames",
+        ),
+        ({"model_kind": "isns", "accumulate": 2}, "accumulate needs model.standardised = false"),
     ],
 )
 def test_what_a_kind_cannot_have_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -197,9 +272,11 @@ def begun(config: TrainConfig) -> tuple[Any, dict[str, Any], str]:
 
 def test_training_begins_with_published_weights(tmp_path: Path) -> None:
     folder = write_timesformer(tmp_path / "net")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n", encoding="utf-8")
     config = replace(tiny("timesformer"), pretrained=str(folder))
     model, facts, said = begun(config)
     assert isinstance(model, TimeSformer)
+    assert facts["licence"] == "cc-by-nc-4.0, as the weights that training began from"
     wanted = load_file(folder / "model.safetensors")["embeddings.time_embeddings"][0]
     torch.testing.assert_close(model.encoder.times.detach(), wanted, rtol=0, atol=0)
     assert facts["pretrained"] == "net"

@@ -436,8 +436,8 @@ def test_a_network_of_the_hub_is_fetched_once_and_its_licence_asked_for(
     from huggingface_hub import constants
 
     model = reference(ODD)
-    folder = write_folder(tmp_path / "net", model, kind="bin")
-    (folder / "preprocessor_config.json").write_text("{}", encoding="utf-8")
+    folder = write_folder(tmp_path / "net", model, kind="bin")  # has no processor's file
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n", encoding="utf-8")
     licences = {"some/encoder": "cc-by-nc-4.0"}
     with running(Hub(repositories={"some/encoder": folder}, licences=licences)) as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
@@ -450,6 +450,7 @@ def test_a_network_of_the_hub_is_fetched_once_and_its_licence_asked_for(
         assert said[0].startswith("there is no folder some/encoder here")
         assert_same_features(encoder, model)
         assert (report.source, report.revision) == ("some/encoder", COMMIT)
+        assert report.licence == "cc-by-nc-4.0"
         asked = len(hub.asked)
         load_pretrained("some/encoder", is_accepted=True)
         assert len(hub.asked) == asked

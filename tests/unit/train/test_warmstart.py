@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,6 +102,18 @@ def test_the_patch_embedding_starts_centred_and_with_even_strength(
     # Equally strong components, mixed by a rotation: every coordinate varies about as much.
     spread = tokens.std(dim=0)
     assert spread.max() < 2 * spread.min()
+
+
+def test_a_patch_embedding_wider_than_a_patch_has_values_starts_too(clips: torch.Tensor) -> None:
+    narrow = replace(CONFIG, patch_px=2)  # 2 frames of 2 x 2 pixels of 3 colours: 24 values
+    model = Geolocator(narrow, CLASSES)
+    start_from_components(model, clips)
+    with torch.no_grad():
+        tokens = model.encoder.patch(model.normalise(model.encoder.tubelets(clips))).flatten(0, 1)
+    assert tokens.mean(dim=0).abs().max() < 1e-3
+    strengths = torch.linalg.svdvals(tokens)
+    assert strengths[23] > 0.3 * strengths[0]  # all that a patch shows comes through
+    assert strengths[24] < 1e-3 * strengths[0]
 
 
 def test_wide_weights_have_the_variance_of_their_fan_in(model: Geolocator) -> None:
