@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[1] / "docs" / "comparison.md"
 SHOWN = "codependent"
 COLUMNS = 98
+USED = 0.02
+"""Share of the clips that a part answers if it is used at all."""
 CONSTANT = "always the most frequent place"
 
 BEGIN = """\
@@ -50,18 +52,24 @@ Parameters are those without classifiers and teachers, GMAC are 10^9 multiplicat
 addition of one clip, both counted (`python -m train.count`) at the size that the preset has;
 published is top-1 % of city / state / country / continent on CityGuessr68k. The paper decoded its
 full method codependent and does not say how it decoded the others; decoding alone moved its
-continents by 4.6 points.
+continents by 4.6 points. Its PlaNet and its MAE on a random frame have the same four numbers: one
+run under two names. Here PlaNet is a ResNet-50, as the original was a convolutional network.
 """
 
 RANKED = """\
 ## On the rendered world
 
-Top-1 % ({shown} decoding) on {measured_on}, {spread}; the best at cities first. Systems are
-called after what they begin from at full size; here all begin from nothing, so that image MAE is a
-plain ViT. Conflicts: % of clips whose four levels contradict each other where each is answered
-alone. Latency: of one clip,
-as a multiple of that of `{main}`, all measured in turn in one run ({engine}, threads: {threads},
-median of {turns} turns). Parameters are all that the tiny network holds.
+Top-1 % ({shown} decoding) on {measured_on}, {spread}; the best at cities first. Systems are called
+after what they begin from at full size; here all begin from nothing, so that image MAE is a plain
+ViT.
+
+* Seen: % of a clip's patches that a training step looks at, an aid to speed. Compare systems that
+  have seen alike. "All frames, averaged" learns from that share of every frame and is worse for it;
+  a random frame is seen whole, so that its row measured on all frames is the fairer control.
+* Conflicts: % of clips whose four levels contradict each other where each is answered alone.
+* Parameters are all that the tiny network holds.
+* Latency: of one clip, as a multiple of that of `{main}`, all measured in turn in one run
+  ({engine}, threads: {threads}, median of {turns} turns).
 """
 
 DECODED = """\
@@ -74,8 +82,9 @@ contradict each other. What each decoding does: `geotag/places/hierarchy.py`.
 ROUTED = """\
 ## Use of several parts
 
-Where a network divides clips among experts or sets of queries: mean share of a clip that each
-got, and in brackets how often it got most, in %.
+Where a network divides clips among experts or sets of queries: how many of them answered at least
+2 % of the clips; then of each the mean share of a clip that it got, and in brackets how often it
+got most, in %. Clips of the rendered world show {scenes} of the 16 groups of scenes.
 """
 
 BUDGET = """\
@@ -97,9 +106,9 @@ REPEAT = """\
 python benchmarks/comparison_page.py
 ```
 
-It may be stopped and given again. {made}These numbers: commit {commit}, {cpu}, {cores} cores,
-Python {python}, {versions}. The paper's own tables, on real footage: `python -m train.tables`
-(`docs/training.md`).
+It may be stopped and given again. {made}Latencies, and the figures put together here: commit
+{commit}, {cpu}, {cores} cores, Python {python}, {versions}. The paper's own tables, on real
+footage: `python -m train.tables` (`docs/training.md`).
 """
 
 
@@ -146,8 +155,11 @@ def page(report: Record) -> str:
     rows = report["rows"]
     routed = [row for row in rows if "routing" in row]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    where = ", ".join(report.get("made_on") or [])
-    made = f"Trained and measured on {where}, latencies on what follows. " if where else ""
+    runs = ", ".join(f"{count} on {name}" for name, count in report["made_on"].items())
+    made = (
+        f"Trained and measured: {runs}. A GPU trains in bfloat16, a processor in float32, which "
+        "changes a run as another seed does. "
+    )
     ranked = filled(
         RANKED.format(shown=SHOWN, spread=spread_of(report), **{**report, **report["latency"]})
     )
@@ -161,13 +173,20 @@ def page(report: Record) -> str:
         ),
         ranked,
         table(
-            ("system", *LEVELS, "conflicts", "parameters, M", "GMAC", "latency"),
+            ("system", *LEVELS, "seen", "conflicts", "parameters, M", "GMAC", "latency"),
             [*map(_ranked, best_first(rows)), _constant(report["floor"])],
         ),
         DECODED,
         table(("system", *MODES), [_decoded(row) for row in rows]),
         table(("conflicts", *MODES), [_conflicts(row) for row in rows]),
-        *([ROUTED, "\n".join(map(_routed, routed)) + "\n"] if routed else []),
+        *(
+            [
+                filled(ROUTED.format(scenes=report["scenes"])),
+                "\n".join(map(_routed, routed)) + "\n",
+            ]
+            if routed
+            else []
+        ),
         filled(BUDGET.format(**report["budget"], same=same_of(report))),
         filled(REPEAT.format(**{**report, "versions": versions, "made": made})),
     ]
@@ -205,7 +224,7 @@ def filled(text: str) -> str:
     """The same with lines as long as the page's, where values were put into sentences."""
     parts = [
         part
-        if part.startswith(("#", "```"))
+        if part.startswith(("#", "```", "* "))
         else textwrap.fill(part, COLUMNS, break_long_words=False, break_on_hyphens=False)
         for part in text.rstrip().split("\n\n")
     ]
@@ -238,6 +257,7 @@ def _ranked(row: Record) -> tuple[str, ...]:
             f"{found[level]['value']:.1f} ({found[level]['low']:.0f}-{found[level]['high']:.0f})"
             for level in LEVELS
         ),
+        f"{100 * row['keep_tokens']:.0f}",
         f"{row['decodings']['without']['conflicts']['value']:.1f}",
         f"{row['parameters'] / 1e6:.2f}",
         f"{row['gmac_per_clip']:.3f}",
@@ -246,7 +266,7 @@ def _ranked(row: Record) -> tuple[str, ...]:
 
 
 def _constant(floor: Mapping[str, float]) -> tuple[str, ...]:
-    return (CONSTANT, *(f"{floor[level]:.1f}" for level in LEVELS), "", "", "", "")
+    return (CONSTANT, *(f"{floor[level]:.1f}" for level in LEVELS), "", "", "", "", "")
 
 
 def _decoded(row: Record) -> tuple[str, ...]:
@@ -268,7 +288,8 @@ def _joined(values: Sequence[float]) -> str:
 
 def _routed(row: Record) -> str:
     return "\n".join(
-        f"* {row['label']}, {division}: "
+        f"* {row['label']}, {division}, "
+        f"{sum(shares['largest'] >= USED for shares in routes.values())} of {len(routes)}: "
         + "; ".join(
             f"{name} {100 * shares['mean_share']:.0f} ({100 * shares['largest']:.0f})"
             for name, shares in routes.items()
