@@ -12,6 +12,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,19 +20,19 @@ import torch
 from engines.choose import usable_cores
 from geotag.device.files import MACHINE
 from geotag.device.system import read_cpu
-from train.build import clip_frames, open_test
+from train.build import clip_frames, open_sources, open_test
 from train.checkpoint import EVALUATION, CheckpointError, load_checkpoint
 from train.count import cost_of
 from train.errors import TrainError
 from train.evaluate import evaluate_run
 from train.files import write_aside
+from train.networks import find_network
 from train.processes import World
 from train.resume import load_state
 from train.training import train
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -67,6 +68,38 @@ def need_tests(plan: Sequence[tuple[Row, Sequence[TrainConfig]]], out: Path) -> 
                 f"making tables on {config.data}: it has no clips to test on, and every cell is an "
                 "accuracy on those. Choose a dataset with a test part."
             )
+
+
+def need_sources(
+    plan: Sequence[tuple[Row, Sequence[TrainConfig]]],
+    out: Path,
+    *,
+    is_accepted: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """Fetch what cells begin from, and open what they read: before days of training, not amid them.
+
+    Args:
+        plan: rows, each with the recipes of its cells.
+        out: where the cells lie.
+        is_accepted: fetch weights for non-commercial use alone, too.
+        tell: is told what is done.
+
+    Raises:
+        DatasetError, TrainError: a dataset or its scenes or texts are missing.
+        ConfigError, OutputError, WeightsError: weights cannot be fetched.
+    """
+    begun = [
+        config
+        for row, configs in plan
+        for config in configs[:1]  # seeds read alike
+        if not (cell_path(row, config, out).parent / CELL).is_file()
+    ]
+    for source in dict.fromkeys(config.pretrained for config in begun if config.pretrained):
+        if not Path(source).expanduser().exists():
+            find_network(source, with_tokenizer=False, is_accepted=is_accepted, tell=tell)
+    for config in begun:
+        open_sources(config)
 
 
 def finished(path: Path) -> dict[str, Any] | None:

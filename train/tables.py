@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from train.cells import make_cells, need_tests
+from train.cells import make_cells, need_sources, need_tests
 from train.comparison import output_console, read_tables, record_table, show_table
 from train.config import ModelConfig, TrainConfig, load_preset
 from train.endings import telling
@@ -109,7 +109,9 @@ def main(
             key: plan_table(table, data=data, like=like, steps=steps, views=views, seeds=seeds)
             for key, table in chosen.items()
         }
-        need_tests([each for plan in plans.values() for each in plan], out)
+        every = [each for plan in plans.values() for each in plan]
+        need_tests(every, out)
+        need_sources(every, out, is_accepted=accept_licence, tell=console.print)
         make = partial(
             make_cells, out=out, workers=workers, console=console, is_accepted=accept_licence
         )

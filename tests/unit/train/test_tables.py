@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from engines.bundle import LEVELS
+from tests.hub import Hub, running
 from tests.unit.train.test_fit import Footage
 from train import cells, tables
 from train.cells import cell_of
@@ -342,6 +343,39 @@ def test_weights_for_non_commercial_use_are_taken_where_that_is_accepted(
     for more in ([], ["--accept-licence"]):
         assert CliRunner().invoke(tables.app, [*words, *more]).exit_code == 2
     assert asked == [False, True]
+
+
+def test_weights_that_may_not_be_fetched_are_told_before_anything_is_trained(
+    tmp_path: Path, noise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    def train(*_: object, **__: object) -> None:
+        pytest.fail("a cell was trained")
+
+    monkeypatch.setattr(cells, "train", train)
+    folders = {name: tmp_path / name for name in ("resnet", "vit", "timesformer")}
+    for folder in folders.values():
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (folder / name).write_text("{}", encoding="utf-8")
+    repositories = {
+        "microsoft/resnet-50": folders["resnet"],
+        "google/vit-base-patch16-224-in21k": folders["vit"],
+        "microsoft/swin-base-patch4-window7-224-in22k": folders["vit"],
+        "facebook/timesformer-base-finetuned-k400": folders["timesformer"],
+    }
+    licences = {"facebook/timesformer-base-finetuned-k400": "cc-by-nc-4.0"}
+    with running(Hub(repositories=repositories, licences=licences)) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        words = ["sota", "--data", noise, "--out", str(tmp_path / "cells")]
+        result = CliRunner().invoke(tables.app, words)
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "fetching facebook/timesformer-base-finetuned-k400" in said
+    assert "--accept-licence" in said
 
 
 def test_tables_of_earlier_commands_stay_in_the_file(tmp_path: Path) -> None:
