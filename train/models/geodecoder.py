@@ -236,7 +236,12 @@ class GeoDecoder(GeoModel):
         return answered
 
     def taught(self, outputs: Mapping[str, Tensor], targets: Targets) -> Mapping[str, Tensor]:
-        """The answers of each clip's own scene, where it is known, in place of the scene found."""
+        """The answers of each clip's own scene, where it is known, in place of the scene found.
+
+        What `forward` gave outside of training stays as it is.
+        """
+        if f"{LEVELS[0]}_sets" not in outputs:
+            return outputs
         own_N = targets.scene_N.clamp_min(0)
         is_known_N1 = (targets.scene_N != NO_SCENE)[:, None]
         at_N = torch.arange(len(own_N), device=own_N.device)

@@ -157,6 +157,9 @@ def test_in_training_the_labelled_scene_answers_and_without_a_label_the_predicte
     with torch.no_grad():
         wanted = model.heads["state"](answered[1, 2, 1]).log_softmax(0)
     torch.testing.assert_close(found["state"][1].detach(), wanted, rtol=0, atol=1e-5)
+    with torch.no_grad():  # outside of training the picture alone decides
+        measured = model.eval()(clips_for(model, 3))
+        assert model.taught(measured, targets) == measured
 
 
 def test_queries_of_every_scene_learn_places_from_a_batch_that_shows_it() -> None:
