@@ -106,9 +106,9 @@ REPEAT = """\
 python benchmarks/comparison_page.py
 ```
 
-It may be stopped and given again; three seeds take some eight hours of one core. {made}Latencies, and the figures put together here: commit
-{commit}, {cpu}, {cores} cores, Python {python}, {versions}. The paper's own tables, on real
-footage: `python -m train.tables` (`docs/training.md`).
+It may be stopped and given again; three seeds take some eight hours of one core. {made}Latencies,
+and the figures put together here: commit {commit}, {cpu}, {cores} cores, Python {python},
+{versions}. The paper's own tables, on real footage: `python -m train.tables` (`docs/training.md`).
 """
 
 
