@@ -111,7 +111,8 @@ def main(
         }
         every = [each for plan in plans.values() for each in plan]
         need_tests(every, out)
-        need_sources(every, out, is_accepted=accept_licence, tell=console.print)
+        tell = partial(console.print, markup=False, highlight=False)
+        need_sources(every, out, is_accepted=accept_licence, tell=tell)
         make = partial(
             make_cells, out=out, workers=workers, console=console, is_accepted=accept_licence
         )
